@@ -1,0 +1,48 @@
+"""From released (PyTorch) weights to parameters: every key accounted for, or an error that names it."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxtok.build import build
+
+_FAMILIES = {"tadicodec": "jaxtok.convert.tadicodec", "vocos": "jaxtok.convert.vocos"}
+
+
+def from_reference(family: str, state_dict: Mapping[str, Any], model_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters for ``build(model_config)`` from a released state dict (arrays by PyTorch name).
+
+    Args:
+      family: one of the known layouts, such as "tadicodec".
+      state_dict: numpy arrays (or anything ``np.asarray`` takes) by name.
+      model_config: the description of the module.
+
+    Raises:
+      ValueError: for an unknown family, or a missing, unknown or misshapen key, by name.
+    """
+    if family not in _FAMILIES:
+        raise ValueError(f"no converter named {family!r}; known: {', '.join(sorted(_FAMILIES))}")
+    arrays = {name: np.asarray(value, np.float32) for name, value in state_dict.items()}
+    return importlib.import_module(_FAMILIES[family]).params_from(arrays, build(model_config))
+
+
+def from_file(family: str, path: str, model_config: Mapping[str, Any]) -> dict[str, Any]:
+    """As :func:`from_reference`, from a ``.safetensors`` file.
+
+    Raises:
+      ValueError: when the file is missing or not a safetensors file.
+    """
+    from etils import epath
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    file = epath.Path(path)
+    if not file.is_file():
+        raise ValueError(f"weights file {str(path)!r} does not exist")
+    try:
+        state_dict = load(file.read_bytes())
+    except SafetensorError as error:
+        raise ValueError(f"weights file {str(path)!r} is not a safetensors file: {error}") from error
+    return from_reference(family, state_dict, model_config)

@@ -1,0 +1,1 @@
+"""Paths, times, objectives, samplers and guidance, as functions."""

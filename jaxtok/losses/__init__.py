@@ -1,0 +1,1 @@
+"""Losses beside the flow: perceptual, adversarial, spectral, alignment, distillation."""

@@ -1,0 +1,1 @@
+"""Metrics, one pinned protocol per number."""

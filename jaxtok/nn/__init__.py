@@ -1,0 +1,1 @@
+"""Linen layers and networks that know no paper."""

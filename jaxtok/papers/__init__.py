@@ -1,0 +1,1 @@
+"""What single systems add, one file each."""

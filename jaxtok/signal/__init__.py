@@ -1,0 +1,1 @@
+"""Parameter-free front ends: spectrograms and resampling."""

@@ -1,0 +1,1 @@
+"""Subword tokenizers and alignment, in plain Python."""

@@ -1,0 +1,1 @@
+"""Shared compositions of encoder, quantizer and decoder."""
