@@ -31,37 +31,37 @@ def paper() -> ml_collections.ConfigDict:
     return config(
         variant="paper", width=1024, heads=16, hidden=4096, depths=(8, 16), vocabulary=32100, norm_init="reference",
         scan=True, remat="nothing_saveable", dtype="bfloat16",
-        # Emilia, packed by `jaxtok data pack`; text by the checkpoint's own subword vocabulary.
+        # Emilia, packed by `jaxtok data pack`; text by the vocabulary that comes with the released weights.
         source="arrayrecord:/data/emilia",
-        text=dict(target="jaxtok.text.subword:SubwordTokenizer", path="/data/tadicodec/text_tokenizer/tokenizer.json"),
-        seconds=40.0, buckets=(5.12, 10.24, 20.48, 40.0), characters=512,
-        steps=800_000, batch_size=256, warmup=32_000, learning_rate=7.5e-5, ema=0.0,
+        text=dict(target="jaxtok.text.subword:Subword", path="/data/tadicodec/text_tokenizer/tokenizer.json"),
+        seconds=(10.0, 40.0), buckets=((10.24, 160), (20.48, 320), (40.0, 512)), languages=(), words=1,
+        steps=800_000, batch_size=256, warmup=32_000, learning_rate=7.5e-5, ema=0.0, drops=(0.2, 0.0), window=(40.0, 4.0),
     )  # fmt: skip
 
 
 def mini() -> ml_collections.ConfigDict:
     return config(
-        variant="mini", width=128, heads=4, hidden=384, depths=(3, 5), vocabulary=258, norm_init="stable",
+        variant="mini", width=128, heads=2, hidden=384, depths=(3, 5), vocabulary=259, norm_init="stable",
         scan=False, remat="", dtype="float32",
-        source="samples:speech", text=dict(target="jaxtok.text.bytes:ByteTokenizer"),
-        seconds=4.0, buckets=(4.0,), characters=96,
-        steps=1500, batch_size=16, warmup=100, learning_rate=1e-3, ema=0.995,
+        source="samples:speech", text=dict(target="jaxtok.text.bytes:Bytes"),
+        seconds=(3.2, 3.2), buckets=((3.2, 80),), languages=(), words=4,
+        steps=1500, batch_size=8, warmup=100, learning_rate=1e-3, ema=0.995, drops=(0.1, 0.1), window=(12.8, 1.28),
     )  # fmt: skip
 
 
 def tiny() -> ml_collections.ConfigDict:
     return config(
-        variant="tiny", width=32, heads=2, hidden=64, depths=(1, 2), vocabulary=258, norm_init="stable",
+        variant="tiny", width=32, heads=2, hidden=64, depths=(1, 2), vocabulary=259, norm_init="stable",
         scan=True, remat="", dtype="float32",
-        source="samples:speech", text=dict(target="jaxtok.text.bytes:ByteTokenizer"),
-        seconds=1.6, buckets=(1.6,), characters=32,
-        steps=2, batch_size=8, warmup=1, learning_rate=1e-3, ema=0.9,
+        source="samples:speech", text=dict(target="jaxtok.text.bytes:Bytes"),
+        seconds=(1.6, 1.6), buckets=((1.6, 32),), languages=(), words=1,
+        steps=2, batch_size=8, warmup=1, learning_rate=1e-3, ema=0.9, drops=(0.2, 0.0), window=(2.56, 0.32),
     )  # fmt: skip
 
 
 def config(
     *, variant, width, heads, hidden, depths, vocabulary, norm_init, scan, remat, dtype, source, text, seconds,
-    buckets, characters, steps, batch_size, warmup, learning_rate, ema,
+    buckets, languages, words, steps, batch_size, warmup, learning_rate, ema, drops, window,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
     size = dict(width=width, heads=heads, hidden=hidden, scan=scan, remat=remat, dtype=dtype)
@@ -79,19 +79,26 @@ def config(
                 norm_init=norm_init, **size,
             ),
         ),
+        # What jaxtok.load puts around the module; longer recordings are encoded in windows that overlap by 2 context.
         frontend=frontend,
         text=text,
+        vocoder=dict(target="jaxtok.signal.griffin_lim:GriffinLim", frontend=frontend),
+        window=dict(seconds=window[0], context=window[1]),
         task=dict(
             target="jaxtok.tasks.autoencode:SpeechFlow", frontend=frontend,
-            prompt_rate=0.8, prompt_share=0.4, code_drop=0.2, text_drop=0.0,
+            prompt_rate=0.8, prompt_share=0.4, code_drop=drops[0], text_drop=drops[1],
         ),
         data=dict(
             source=source,
             examples=dict(
-                target="jaxtok.data.speech:Utterances", sample_rate=24000, multiple=8 * 480, seconds=seconds,
-                buckets=buckets, characters=characters, text=text,
+                target="jaxtok.data.speech:Utterances", rate=24000, multiple=8 * 480, seconds=seconds, buckets=buckets,
+                text=text,
             ),
+            languages=languages,
+            evaluation=dict(languages=languages, words=words, seconds=0.0),
+            window=16,
             workers=0,
+            prefetch=2,
             max_corrupt=0.01,
         ),
         train=dict(

@@ -7,6 +7,7 @@ import ast
 import contextlib
 import difflib
 import importlib.util
+import json
 import pathlib
 from collections.abc import Mapping
 from types import ModuleType
@@ -75,6 +76,24 @@ def get_config(name: str) -> ml_collections.ConfigDict:
     return config
 
 
+def locate(name: str) -> str:
+    """The config file that ``FILE:VARIANT`` or ``SLUG:VARIANT`` means, with the variant after it.
+
+    ``configs/SLUG.py`` is looked for where the package keeps its configs when there is no such file here.
+
+    Raises:
+      ValueError: when there is neither such a file nor such a system.
+    """
+    path, colon, arg = name.partition(":")
+    if not pathlib.Path(path).is_file():
+        given = pathlib.Path(path)
+        if given.suffix == ".py" and given.parent.name != "configs":
+            raise ValueError(f"config file {path!r} does not exist")
+        module(given.stem)
+        path = str(directory() / f"{given.stem}.py")
+    return path + colon + arg
+
+
 def override(config: ml_collections.ConfigDict, values: Mapping[str, Any]) -> None:
     """Sets dotted keys in place; strings are read as Python literals where they are one.
 
@@ -114,3 +133,14 @@ def _flatten(config: ml_collections.ConfigDict, prefix: str = "") -> list[str]:
         if isinstance(value, ml_collections.ConfigDict):
             keys += _flatten(value, f"{prefix}{key}.")
     return keys
+
+
+def from_json(text: str) -> dict[str, Any]:
+    """A config that was saved as JSON, with tuples where JSON has lists, so that modules built from it hash."""
+
+    def tuples(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: tuples(item) for key, item in value.items()}
+        return tuple(tuples(item) for item in value) if isinstance(value, list) else value
+
+    return tuples(json.loads(text))

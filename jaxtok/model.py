@@ -1,0 +1,425 @@
+"""Trained models as users meet them: raw audio in, tokens out, raw audio back."""
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from etils import epath
+
+from jaxtok import recipes
+from jaxtok.build import build
+from jaxtok.signal.griffin_lim import GriffinLim
+from jaxtok.signal.mel import MelFrontEnd
+from jaxtok.tokenizers.diffusion import FlowSampler
+
+Audio = Any  # a numpy or jax array [L], or a list of them
+
+_SMALLEST = 64  # frames of the smallest padded shape; the others double it, so that few shapes are ever compiled
+_WINDOWS = 8  # windows encoded at once: bounds the memory of long recordings
+
+
+@flax.struct.dataclass
+class Tokens:
+    """What ``encode`` gives: one row per utterance, padded to the longest.
+
+    Attributes:
+      codes: int32 [B, N, Q].
+      latents: float32 [B, N, D], the codes' vectors.
+      mask: bool [B, N], True on tokens that exist.
+      samples: int32 [B], the utterances' lengths at the model's rate; ``decode`` cuts its audio to them.
+      text: the transcripts given to ``encode``, or None.
+      single: True when one array was encoded rather than a list.
+    """
+
+    codes: jax.Array
+    latents: jax.Array
+    mask: jax.Array
+    samples: jax.Array
+    text: tuple[str, ...] | None = flax.struct.field(pytree_node=False, default=None)
+    single: bool = flax.struct.field(pytree_node=False, default=False)
+
+
+@flax.struct.dataclass
+class SpeechModel:
+    """A speech tokenizer with what stands around it; a pytree whose leaves are the parameters.
+
+    Attributes:
+      params: of ``module``.
+      module: the tokenizer, mel to mel.
+      frontend: audio to mel.
+      text: transcripts to ids.
+      vocoder: mel [B, T, F] to audio [B, T * hop].
+      window: the longest stretch in frames that is encoded or decoded in one piece.
+      context: frames that a window of a longer recording sees on each side beyond its own tokens.
+      factor: frames per token.
+    """
+
+    params: Any
+    module: nn.Module = flax.struct.field(pytree_node=False)
+    frontend: MelFrontEnd = flax.struct.field(pytree_node=False)
+    text: Any = flax.struct.field(pytree_node=False)
+    vocoder: Any = flax.struct.field(pytree_node=False)
+    window: int = flax.struct.field(pytree_node=False, default=2000)
+    context: int = flax.struct.field(pytree_node=False, default=200)
+    factor: int = flax.struct.field(pytree_node=False, default=8)
+
+    @property
+    def rate(self) -> int:
+        """Samples per second of the audio that goes in and comes out."""
+        return self.frontend.sample_rate
+
+    @property
+    def token_rate(self) -> float:
+        """Tokens per second."""
+        return self.rate / (self.frontend.hop * self.factor)
+
+    @property
+    def bitrate(self) -> float:
+        """Bits per second."""
+        quantizer = self.module.quantizer
+        return self.token_rate * quantizer.num_codebooks * float(np.log2(quantizer.codebook_size))
+
+    def encode(self, audio: Audio, *, rate: int = 0, text: str | Sequence[str] | None = None) -> Tokens:
+        """Tokens of one utterance [L] or of a list of utterances of any lengths.
+
+        An utterance is resampled to the model's rate, scaled down where its peak exceeds 1, and zero-padded to whole
+        tokens (the reference drops the rest of up to 7 frames instead). Its tokens do not depend on what else is in
+        the list. Recordings longer than ``window`` frames are cut into windows that overlap by twice ``context``;
+        each token is taken from the one window that has it outside its context (at both ends of the recording the
+        context is taken from the inside), so memory is bounded and no seam is decided by averaging.
+
+        Args:
+          audio: float in [-1, 1] (or integers of any width), mono.
+          rate: of the audio in Hz; 0 means the model's own.
+          text: the transcripts, kept in the tokens for ``decode``; this encoder does not read them.
+
+        Raises:
+          ValueError: for empty, non-finite, or multi-channel audio, or a number of texts other than of utterances.
+        """
+        single = not isinstance(audio, (list, tuple))
+        waves = [self._wave(wave, rate, f"utterance {i}") for i, wave in enumerate([audio] if single else audio)]
+        if not waves:
+            raise ValueError("audio: expected at least one utterance, found an empty list")
+        transcripts = None if text is None else tuple([text] if isinstance(text, str) else text)
+        if transcripts is not None and len(transcripts) != len(waves):
+            raise ValueError(f"text: expected {len(waves)} transcripts, one per utterance, found {len(transcripts)}")
+        codes = [codes for codes in self._encode([self._mel(wave) for wave in waves])]
+        longest = max(map(len, codes))
+        padded = jnp.asarray(np.stack([np.pad(c, ((0, longest - len(c)), (0, 0))) for c in codes]))
+        return Tokens(
+            codes=padded,
+            latents=_dequantize(self.module, self.params, padded),
+            mask=jnp.arange(longest) < jnp.asarray([[len(c)] for c in codes]),
+            samples=jnp.asarray([len(wave) for wave in waves], jnp.int32),
+            text=transcripts,
+            single=single,
+        )
+
+    def tokens(self, codes: np.ndarray, *, samples: int = 0) -> Tokens:
+        """Tokens of one utterance from stored codes int [N, Q], lasting ``samples`` samples (0: all of them)."""
+        quantizer = self.module.quantizer
+        codes = jnp.asarray(codes, jnp.int32)[None]
+        if codes.ndim != 3 or not codes.shape[1] or codes.shape[2] != quantizer.num_codebooks:
+            raise ValueError(f"codes: expected [tokens, {quantizer.num_codebooks}], found shape {codes.shape[1:]}")
+        if int(codes.min()) < 0 or int(codes.max()) >= quantizer.codebook_size:
+            raise ValueError(
+                f"codes: expected values from 0 to {quantizer.codebook_size - 1}, found {int(codes.max())}"
+            )
+        whole = codes.shape[1] * self.factor * self.frontend.hop
+        return Tokens(
+            codes=codes,
+            latents=_dequantize(self.module, self.params, codes),
+            mask=jnp.ones(codes.shape[:2], bool),
+            samples=jnp.asarray([samples or whole], jnp.int32),
+            single=True,
+        )
+
+    def decode(
+        self,
+        tokens: Tokens,
+        *,
+        rng: jax.Array,
+        text: str | Sequence[str] | None = None,
+        prompt: Audio | None = None,
+        prompt_text: str = "",
+        rate: int = 0,
+        steps: int = 32,
+        guidance: float = 2.0,
+        rescale: float = 0.75,
+    ) -> Any:
+        """Audio of tokens: float32 [L] for a single utterance, else a list of them.
+
+        Args:
+          tokens: from ``encode``; each utterance at most ``window`` frames (see ``decode_segments`` for more).
+          rng: one key, which serves every utterance alike, or a key per utterance [B]. With the same key an
+            utterance sounds the same whatever stands beside it.
+          text: transcripts; None takes those of the tokens, and without any the decoder goes by the tokens alone.
+          prompt: one utterance [L] whose voice is to be followed; cut to whole tokens.
+          prompt_text: its transcript, put before the text without a separator, as the reference does.
+          rate: of the prompt in Hz; 0 means the model's own.
+          steps: Euler steps.
+          guidance: 1 for none.
+          rescale: how far guidance keeps the conditional prediction's standard deviation.
+
+        Raises:
+          ValueError: in one sentence, for a wrong number of texts, too long tokens, or bad settings.
+        """
+        sampler = FlowSampler(steps=steps, guidance=guidance, rescale=rescale)
+        mel, mask = self.decode_mel(
+            tokens, rng=rng, text=text, prompt=prompt, prompt_text=prompt_text, rate=rate, sampler=sampler
+        )
+        audio = np.asarray(_vocode(self.vocoder, mel, mask))
+        waves = [wave[:samples] for wave, samples in zip(audio, np.asarray(tokens.samples))]
+        return waves[0] if tokens.single else waves
+
+    def decode_mel(
+        self,
+        tokens: Tokens,
+        *,
+        rng: jax.Array,
+        text: str | Sequence[str] | None = None,
+        prompt: Audio | None = None,
+        prompt_text: str = "",
+        rate: int = 0,
+        sampler: FlowSampler | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """As ``decode``, up to the vocoder: normalised mel [B, T, F] and its mask [B, T], without the prompt."""
+        batch = len(tokens.codes)
+        texts = self._texts(tokens, text, prompt_text if prompt is not None else "")
+        codes, mask = np.asarray(tokens.codes), np.asarray(tokens.mask)
+        before = np.zeros((0, self.frontend.bands), np.float32)
+        if prompt is not None:
+            before = self._mel(self._wave(prompt, rate, "prompt"), whole=True)
+            own = self._encode([before])[0]
+            codes = np.concatenate([np.broadcast_to(own, (batch, *own.shape)), codes], axis=1)
+            mask = np.concatenate([np.ones((batch, len(own)), bool), mask], axis=1)
+        frames = codes.shape[1] * self.factor
+        if frames > self.window:
+            seconds = self.frontend.hop / self.rate
+            raise ValueError(
+                f"tokens: {frames * seconds:.1f} s with the prompt, at most {self.window * seconds:.1f} s are decoded "
+                "in one piece; give decode_segments a list of (tokens, text)"
+            )
+        padded = _bucket(frames, self.window)
+        width = ((0, 0), (0, padded // self.factor - codes.shape[1]))
+        cond: dict[str, Any] = {}
+        if texts is not None:
+            cond |= self._ids(texts)
+        if len(before):
+            shown = np.pad(before, ((0, padded - len(before)), (0, 0)))
+            cond["prompt"] = np.broadcast_to(shown, (batch, *shown.shape))
+            cond["prompt_mask"] = np.broadcast_to(np.arange(padded) < len(before), (batch, padded))
+        mel = _sample(
+            self.module, sampler or FlowSampler(), self.params, jnp.asarray(np.pad(codes, (*width, (0, 0)))),
+            np.repeat(np.pad(mask, width), self.factor, axis=1), cond, jnp.broadcast_to(rng, (batch,)),
+        )  # fmt: skip
+        return mel[:, len(before) : frames], jnp.asarray(np.repeat(mask, self.factor, axis=1)[:, len(before) :])
+
+    def decode_segments(self, segments: Sequence[tuple[Tokens, str]], *, rng: jax.Array, **settings: Any) -> np.ndarray:
+        """Audio [L] of a long recording given as (tokens, text) segments of one utterance each, end to end.
+
+        Each segment is sampled by itself with its own key (folded from ``rng`` by its number) and the same
+        ``settings`` as in ``decode``; the vocoder runs over each, and the pieces are joined without overlap.
+        """
+        if not segments:
+            raise ValueError("segments: expected at least one (tokens, text), found none")
+        pieces = []
+        for i, (tokens, text) in enumerate(segments):
+            if len(tokens.codes) != 1:
+                raise ValueError(f"segments: segment {i} holds {len(tokens.codes)} utterances, expected one")
+            out = self.decode(tokens, text=[text], rng=jax.random.fold_in(rng, i), **settings)
+            pieces.append(out if tokens.single else out[0])
+        return np.concatenate(pieces)
+
+    def _wave(self, audio: Audio, rate: int, name: str) -> np.ndarray:
+        """One utterance as float32 [L] at the model's rate, with peaks of at most 1."""
+        from jaxtok.data import audio as sound
+
+        wave = np.asarray(audio)
+        if wave.ndim != 1:
+            raise ValueError(f"{name}: expected mono audio [samples], found shape {wave.shape}; mix channels first")
+        if wave.size == 0:
+            raise ValueError(f"{name}: expected audio, found no samples")
+        if np.issubdtype(wave.dtype, np.integer):
+            wave = wave / np.float32(np.iinfo(wave.dtype).max)
+        if not np.issubdtype(wave.dtype, np.floating):
+            raise ValueError(f"{name}: expected floating-point or integer samples, found {wave.dtype}")
+        if not np.isfinite(wave).all():
+            raise ValueError(f"{name}: found NaN or Inf among the samples")
+        if rate < 0:
+            raise ValueError(f"{name}: rate must be positive, found {rate}")
+        return sound.scale(sound.resample(wave.astype(np.float32), rate or self.rate, self.rate))
+
+    def _mel(self, wave: np.ndarray, whole: bool = False) -> np.ndarray:
+        """Normalised mel [T, F], T a multiple of ``factor``: padded up, or cut down where ``whole`` and long enough."""
+        unit = self.frontend.hop * self.factor
+        if whole and len(wave) >= unit:
+            wave = wave[: len(wave) // unit * unit]
+        wave = np.pad(wave, (0, -len(wave) % unit))
+        hop, margin = self.frontend.hop, self.frontend.n_fft // self.frontend.hop
+        frames, pieces, start = len(wave) // hop, [], 0
+        while start < frames:
+            end = min(start + self.window, frames)
+            low, high = max(start - margin, 0), min(end + margin, frames)
+            padded = _bucket(high - low, self.window + 2 * margin)
+            piece = np.zeros(padded * hop, np.float32)
+            piece[: (high - low) * hop] = wave[low * hop : high * hop]
+            mel = _frames(self.frontend, piece[None], np.asarray([(high - low) * hop]))[0]
+            pieces.append(np.asarray(mel[start - low : end - low]))
+            start = end
+        return np.concatenate(pieces)
+
+    def _encode(self, mels: list[np.ndarray]) -> list[np.ndarray]:
+        """Codes [N, Q] of each mel [T, F], window by window."""
+        jobs = [(i, *span) for i, mel in enumerate(mels) for span in _windows(len(mel), self.window, self.context)]
+        found: dict[int, list[np.ndarray]] = {i: [] for i in range(len(mels))}
+        by_shape: dict[int, list[int]] = {}
+        for number, (_, low, high, _, _) in enumerate(jobs):
+            by_shape.setdefault(_bucket(high - low, self.window), []).append(number)
+        results: dict[int, np.ndarray] = {}
+        for padded, numbers in by_shape.items():
+            for first in range(0, len(numbers), _WINDOWS):
+                chunk = numbers[first : first + _WINDOWS]
+                rows = 1 << (len(chunk) - 1).bit_length()  # few batch sizes, so few compilations
+                mel = np.zeros((rows, padded, self.frontend.bands), np.float32)
+                mask = np.zeros((rows, padded), bool)
+                for row, number in enumerate(chunk):
+                    i, low, high, _, _ = jobs[number]
+                    mel[row, : high - low], mask[row, : high - low] = mels[i][low:high], True
+                codes = np.asarray(_encode(self.module, self.params, mel, mask))
+                results |= {number: codes[row] for row, number in enumerate(chunk)}
+        for number, (i, low, _, start, end) in enumerate(jobs):
+            found[i].append(results[number][(start - low) // self.factor : (end - low) // self.factor])
+        return [np.concatenate(found[i]) for i in range(len(mels))]
+
+    def _texts(self, tokens: Tokens, text: str | Sequence[str] | None, before: str) -> list[str] | None:
+        chosen = tokens.text if text is None else [text] * len(tokens.codes) if isinstance(text, str) else list(text)
+        if chosen is None:
+            return [before] * len(tokens.codes) if before else None
+        if len(chosen) != len(tokens.codes):
+            raise ValueError(f"text: expected {len(tokens.codes)} transcripts, one per utterance, found {len(chosen)}")
+        return [before + one for one in chosen]
+
+    def _ids(self, texts: list[str]) -> dict[str, np.ndarray]:
+        ids = [self.text.encode(text) for text in texts]
+        longest = -(-max(1, *(len(row) for row in ids), 1) // 32) * 32
+        padded = np.stack([np.pad(row, (0, longest - len(row)), constant_values=self.text.pad_id) for row in ids])
+        return {"text_ids": padded, "text_mask": np.arange(longest) < np.asarray([[len(row)] for row in ids])}
+
+
+def load(name: str | epath.PathLike, *, step: int = -1) -> SpeechModel:
+    """A trained model: the directory of a run (``config.json`` and checkpoints) or of weights (``save``).
+
+    Args:
+      name: the run's directory, local or remote.
+      step: which checkpoint; -1 for the newest that is whole. The running mean of the parameters is taken where the
+        run kept one.
+
+    Raises:
+      ValueError: when there is no such run.
+    """
+    workdir = epath.Path(name)
+    file = workdir / "config.json"
+    if not file.exists():
+        raise ValueError(
+            f"model {str(name)!r}: no run there (expected the directory of `jaxtok train` with config.json)"
+        )
+    config = recipes.from_json(file.read_text())
+    weights = workdir / "weights.safetensors"
+    if weights.exists():
+        flat = safetensors.numpy.load(weights.read_bytes())
+        return assemble(config, flax.traverse_util.unflatten_dict(flat, sep="/"))
+    from jaxtok.train.checkpoint import load_params
+
+    return assemble(config, load_params(workdir, step))
+
+
+def save(directory: epath.PathLike, config: Any, params: Any) -> None:
+    """Writes a model that ``load`` reads: ``weights.safetensors`` and ``config.json``, the latter last.
+
+    Raises:
+      ValueError: when the directory already holds a model or a run.
+    """
+    from jaxtok.data.audio import write_whole
+
+    target = epath.Path(directory)
+    if (target / "config.json").exists():
+        raise ValueError(f"directory {str(directory)!r} already holds a model; choose another")
+    flat = {name: np.ascontiguousarray(leaf) for name, leaf in flax.traverse_util.flatten_dict(params, sep="/").items()}
+    write_whole(target / "weights.safetensors", safetensors.numpy.save(flat))
+    write_whole(target / "config.json", json.dumps(config, indent=1, default=list).encode())
+
+
+def assemble(config: Any, params: Any) -> SpeechModel:
+    """The model of a config around given parameters (trained, converted, or random)."""
+    frontend = build(config["frontend"])
+    window = config["window"]
+    return SpeechModel(
+        params=params,
+        module=build(config["model"]),
+        frontend=frontend,
+        text=build(config["text"]),
+        vocoder=build(config["vocoder"]) if "vocoder" in config else GriffinLim(frontend),
+        window=round(window["seconds"] * frontend.sample_rate / frontend.hop),
+        context=round(window["context"] * frontend.sample_rate / frontend.hop),
+        factor=config["model"]["encoder"]["factor"],
+    )
+
+
+def _windows(frames: int, window: int, context: int) -> list[tuple[int, int, int, int]]:
+    """(low, high, start, end): the frames each window sees, and those whose tokens are taken from it."""
+    if frames <= window:
+        return [(0, frames, 0, frames)]
+    spans, start = [], 0
+    while start < frames:
+        low = max(0, start - context)
+        high = min(frames, low + window)
+        low = max(0, high - window)
+        end = frames if high == frames else high - context
+        spans.append((low, high, start, end))
+        start = end
+    return spans
+
+
+def _bucket(frames: int, largest: int) -> int:
+    """The padded length of ``frames``: the next doubling of the smallest, or the largest."""
+    size = _SMALLEST
+    while size < frames:
+        size *= 2
+    return min(size, max(largest, frames))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _frames(frontend: MelFrontEnd, audio: jax.Array, lengths: jax.Array) -> jax.Array:
+    return frontend(audio, lengths=lengths)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(module: nn.Module, params: Any, mel: jax.Array, mask: jax.Array) -> jax.Array:
+    with jax.default_matmul_precision("highest"):  # on TPUs float32 products are else rounded to bfloat16
+        return module.apply({"params": params}, mel, mask=mask, method="encode").codes
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _dequantize(module: nn.Module, params: Any, codes: jax.Array) -> jax.Array:
+    return module.apply({"params": params}, codes, method=lambda m, codes: m.quantizer.decode(codes))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _sample(module, sampler, params, codes, mask, cond, keys):
+    latents = _dequantize(module, params, codes)
+    variables = {"params": params}
+    return module.apply(variables, latents, mask=mask, cond=cond, rng=keys, sampler=sampler, method="decode")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _vocode(vocoder: Any, mel: jax.Array, mask: jax.Array) -> jax.Array:
+    return vocoder(mel, mask=mask)
