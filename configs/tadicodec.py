@@ -35,7 +35,8 @@ def paper() -> ml_collections.ConfigDict:
         source="arrayrecord:/data/emilia",
         text=dict(target="jaxtok.text.subword:Subword", path="/data/tadicodec/text_tokenizer/tokenizer.json"),
         seconds=(10.0, 40.0), buckets=((10.24, 160), (20.48, 320), (40.0, 512)), languages=(), words=1,
-        steps=800_000, batch_size=256, warmup=32_000, learning_rate=7.5e-5, ema=0.0, drops=(0.2, 0.0), window=(40.0, 4.0),
+        steps=800_000, batch_size=256, ema=0.0, drops=(0.2, 0.0), window=(40.0, 4.0), entropy=(1.0, 1, 1.0),
+        schedule=dict(target="jaxtok.train.schedules:inverse_sqrt", peak=7.5e-5, warmup=32_000),
     )  # fmt: skip
 
 
@@ -44,8 +45,11 @@ def mini() -> ml_collections.ConfigDict:
         variant="mini", width=128, heads=2, hidden=384, depths=(3, 5), vocabulary=259, norm_init="stable",
         scan=False, remat="", dtype="float32",
         source="samples:speech", text=dict(target="jaxtok.text.bytes:Bytes"),
-        seconds=(3.2, 3.2), buckets=((3.2, 80),), languages=(), words=4,
-        steps=1500, batch_size=8, warmup=100, learning_rate=1e-3, ema=0.995, drops=(0.1, 0.1), window=(12.8, 1.28),
+        seconds=(4.0, 4.8), buckets=((4.8, 128),), languages=(), words=4,
+        steps=1000, batch_size=8, ema=0.99, drops=(0.1, 0.1), window=(12.8, 1.28),
+        # Entropy over groups of 7 bits at a harder temperature: with the paper's weak term a short run used 27 codes.
+        entropy=(0.2, 7, 8.0),
+        schedule=dict(target="jaxtok.train.schedules:cosine", peak=1e-3, warmup=100, steps=1000),
     )  # fmt: skip
 
 
@@ -54,14 +58,15 @@ def tiny() -> ml_collections.ConfigDict:
         variant="tiny", width=32, heads=2, hidden=64, depths=(1, 2), vocabulary=259, norm_init="stable",
         scan=True, remat="", dtype="float32",
         source="samples:speech", text=dict(target="jaxtok.text.bytes:Bytes"),
-        seconds=(1.6, 1.6), buckets=((1.6, 32),), languages=(), words=1,
-        steps=2, batch_size=8, warmup=1, learning_rate=1e-3, ema=0.9, drops=(0.2, 0.0), window=(2.56, 0.32),
+        seconds=(3.2, 3.2), buckets=((3.2, 128),), languages=(), words=1,
+        steps=2, batch_size=8, ema=0.9, drops=(0.2, 0.0), window=(2.56, 0.32), entropy=(1.0, 1, 1.0),
+        schedule=dict(target="jaxtok.train.schedules:inverse_sqrt", peak=1e-3, warmup=1),
     )  # fmt: skip
 
 
 def config(
     *, variant, width, heads, hidden, depths, vocabulary, norm_init, scan, remat, dtype, source, text, seconds,
-    buckets, languages, words, steps, batch_size, warmup, learning_rate, ema, drops, window,
+    buckets, languages, words, steps, batch_size, ema, drops, window, entropy, schedule,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
     size = dict(width=width, heads=heads, hidden=hidden, scan=scan, remat=remat, dtype=dtype)
@@ -73,7 +78,9 @@ def config(
         model=dict(
             target="jaxtok.tokenizers.diffusion:DiffusionTokenizer",
             encoder=dict(target="jaxtok.papers.tadicodec:Encoder", depth=depths[0], bits=14, factor=8, **size),
-            quantizer=dict(target="jaxtok.quantizers.bsq:BSQ", bits=14, entropy=1.0),
+            quantizer=dict(
+                target="jaxtok.quantizers.bsq:BSQ", bits=14, entropy=entropy[0], group=entropy[1], temperature=entropy[2],
+            ),
             decoder=dict(
                 target="jaxtok.papers.tadicodec:PrefixDecoder", depth=depths[1], vocabulary=vocabulary, factor=8,
                 norm_init=norm_init, **size,
@@ -112,13 +119,11 @@ def config(
                 pattern=".*", start=0, period=1, clip=0.5,
                 optimizer=dict(
                     target="jaxtok.train.optimizers:adamw", weight_decay=0.01,
-                    schedule=dict(
-                        target="jaxtok.train.schedules:inverse_sqrt", peak=learning_rate, warmup=warmup,
-                    ),
+                    schedule=schedule,
                 ),
             )),
             log_every=10, evaluate_every=250, evaluate_batches=4, checkpoint_every=500, keep_last=2, keep_best="",
             profile=(0, 0),
         ),
-        after=(),
+        after=(dict(ref="jaxtok.tasks.speech_evaluation:write"),),
     ))  # fmt: skip

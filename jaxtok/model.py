@@ -126,18 +126,16 @@ class SpeechModel:
     def tokens(self, codes: np.ndarray, *, samples: int = 0) -> Tokens:
         """Tokens of one utterance from stored codes int [N, Q], lasting ``samples`` samples (0: all of them)."""
         quantizer = self.module.quantizer
-        codes = jnp.asarray(codes, jnp.int32)[None]
-        if codes.ndim != 3 or not codes.shape[1] or codes.shape[2] != quantizer.num_codebooks:
-            raise ValueError(f"codes: expected [tokens, {quantizer.num_codebooks}], found shape {codes.shape[1:]}")
-        if int(codes.min()) < 0 or int(codes.max()) >= quantizer.codebook_size:
-            raise ValueError(
-                f"codes: expected values from 0 to {quantizer.codebook_size - 1}, found {int(codes.max())}"
-            )
-        whole = codes.shape[1] * self.factor * self.frontend.hop
+        rows = jnp.asarray(codes, jnp.int32)[None]
+        if rows.ndim != 3 or not rows.shape[1] or rows.shape[2] != quantizer.num_codebooks:
+            raise ValueError(f"codes: expected [tokens, {quantizer.num_codebooks}], found shape {rows.shape[1:]}")
+        if int(rows.min()) < 0 or int(rows.max()) >= quantizer.codebook_size:
+            raise ValueError(f"codes: expected values from 0 to {quantizer.codebook_size - 1}, found {int(rows.max())}")
+        whole = rows.shape[1] * self.factor * self.frontend.hop
         return Tokens(
-            codes=codes,
-            latents=_dequantize(self.module, self.params, codes),
-            mask=jnp.ones(codes.shape[:2], bool),
+            codes=rows,
+            latents=_dequantize(self.module, self.params, rows),
+            mask=jnp.ones(rows.shape[:2], bool),
             samples=jnp.asarray([samples or whole], jnp.int32),
             single=True,
         )
@@ -243,7 +241,7 @@ class SpeechModel:
         """One utterance as float32 [L] at the model's rate, with peaks of at most 1."""
         from jaxtok.data import audio as sound
 
-        wave = np.asarray(audio)
+        wave: np.ndarray = np.asarray(audio)
         if wave.ndim != 1:
             raise ValueError(f"{name}: expected mono audio [samples], found shape {wave.shape}; mix channels first")
         if wave.size == 0:
@@ -348,7 +346,7 @@ def save(directory: epath.PathLike, config: Any, params: Any) -> None:
     Raises:
       ValueError: when the directory already holds a model or a run.
     """
-    from jaxtok.data.audio import write_whole
+    from jaxtok.files import write_whole
 
     target = epath.Path(directory)
     if (target / "config.json").exists():
@@ -403,13 +401,13 @@ def _frames(frontend: MelFrontEnd, audio: jax.Array, lengths: jax.Array) -> jax.
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _encode(module: nn.Module, params: Any, mel: jax.Array, mask: jax.Array) -> jax.Array:
+def _encode(module: Any, params: Any, mel: jax.Array, mask: jax.Array) -> jax.Array:
     with jax.default_matmul_precision("highest"):  # on TPUs float32 products are else rounded to bfloat16
         return module.apply({"params": params}, mel, mask=mask, method="encode").codes
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _dequantize(module: nn.Module, params: Any, codes: jax.Array) -> jax.Array:
+def _dequantize(module: Any, params: Any, codes: jax.Array) -> jax.Array:
     return module.apply({"params": params}, codes, method=lambda m, codes: m.quantizer.decode(codes))
 
 

@@ -76,6 +76,17 @@ def get_config(name: str) -> ml_collections.ConfigDict:
     return config
 
 
+def index() -> str:
+    """The table of all systems in Markdown, from their configs' ``PAPER``; the README holds it."""
+    papers = [(slug, module(slug).PAPER) for slug in slugs()]
+    rows = [
+        f"| [{paper['title']}]({paper['url']}) | `{slug}` "
+        f"| {paper['modality']} | {paper['family']} | {paper['status']} |"
+        for slug, paper in sorted(papers, key=lambda item: item[1]["numbers"])
+    ]
+    return "\n".join(["| paper | config | modality | family | status |", "|---|---|---|---|---|", *rows])
+
+
 def locate(name: str) -> str:
     """The config file that ``FILE:VARIANT`` or ``SLUG:VARIANT`` means, with the variant after it.
 

@@ -19,7 +19,9 @@ def model():
     config["vocoder"]["iterations"] = 2
     module = jaxtok.build(config["model"])
     cond = {"text_ids": jnp.zeros((1, 4), jnp.int32)}
-    params = jax.jit(lambda: module.init(jax.random.key(0), jnp.zeros((1, 16, 128)), jnp.ones(1), cond=cond))()["params"]
+    params = jax.jit(lambda: module.init(jax.random.key(0), jnp.zeros((1, 16, 128)), jnp.ones(1), cond=cond))()[
+        "params"
+    ]
     # random weights everywhere, so that tokens and text matter
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))

@@ -38,7 +38,9 @@ class SelfAttention(nn.Module):
           angles: cosine and sine of the positions, [B or 1, T, head_dim / 2] each.
           mask: bool, broadcastable to [B, heads, T, T], True where a key may be looked at; None for all.
         """
-        options = dict(use_bias=False, kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype)
+        options: dict[str, Any] = dict(
+            use_bias=False, kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype
+        )
         qkv = nn.DenseGeneral((3, self.heads, self.head_dim), name="qkv", **options)(x)  # [B, T, 3, N, H]
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         query, key = rope.rotate_half(query, *angles), rope.rotate_half(key, *angles)
@@ -61,7 +63,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, scales, angles, mask):
         """One block; ``scales`` is [2, B or 1, 1 or T, D] (attention, MLP) or None. Returns (x, None) for scans."""
-        options = dict(kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype)
+        options: dict[str, Any] = dict(kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype)
         first, second = (None, None) if scales is None else (scales[0], scales[1])
         attend = SelfAttention(self.heads, self.head_dim, self.attention, name="attention", **options)
         x = x + attend(rms_normalize(x, first, eps=self.eps), angles, mask)
@@ -122,7 +124,7 @@ class Llama(nn.Module):
         if self.remat:
             policy = getattr(jax.checkpoint_policies, self.remat)
             block = nn.remat(Block, prevent_cse=not self.scan, policy=policy)
-        options = dict(
+        options: dict[str, Any] = dict(
             heads=self.heads, head_dim=width // self.heads, hidden=self.hidden, eps=self.eps, attention=self.attention,
             kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype,
         )  # fmt: skip

@@ -29,7 +29,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the block to [..., D]."""
-        options = dict(kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype)
+        options: dict[str, Any] = dict(kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype)
         x = self.activation(nn.Dense(self.hidden, name="hidden_linear", **options)(x))
         return nn.Dense(self.out, name="out_linear", **options)(x)
 
@@ -48,6 +48,8 @@ class SwiGLU(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the block to [..., D]."""
-        options = dict(use_bias=False, kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype)
+        options: dict[str, Any] = dict(
+            use_bias=False, kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype
+        )
         both = nn.DenseGeneral((2, self.hidden), name="gate_up", **options)(x)
         return nn.Dense(x.shape[-1], name="down", **options)(nn.silu(both[..., 0, :]) * both[..., 1, :])

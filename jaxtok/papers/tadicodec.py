@@ -10,6 +10,7 @@ prompt is aligned to whole tokens, and coins are tossed per sample. With lengths
 one, both agree.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,7 +61,7 @@ class Encoder(nn.Module):
             raise ValueError(
                 f"mel must be [batch, frames, bands] with a multiple of {self.factor} frames, found shape {x.shape}"
             )
-        options = dict(kernel_init=_NORMAL, dtype=self.dtype, param_dtype=self.param_dtype)
+        options: dict[str, Any] = dict(kernel_init=_NORMAL, dtype=self.dtype, param_dtype=self.param_dtype)
         x = nn.Dense(self.width, name="in_linear", **options)(x)
         stack = Llama(
             self.depth, self.heads, self.hidden, scan=self.scan, remat=self.remat, attention=self.attention,
@@ -127,8 +128,9 @@ class PrefixDecoder(nn.Module):
         super().__post_init__()
 
     def setup(self):
-        options = dict(kernel_init=_NORMAL, dtype=self.dtype, param_dtype=self.param_dtype)
-        mlp = dict(hidden=4 * self.width, out=self.width, **options)
+        """Makes the parts."""
+        options: dict[str, Any] = dict(kernel_init=_NORMAL, dtype=self.dtype, param_dtype=self.param_dtype)
+        mlp: dict[str, Any] = dict(hidden=4 * self.width, out=self.width, **options)
         self.in_linear = nn.Dense(self.width, **options)
         self.out_linear = nn.Dense(self.bands, **options)
         self.code_linear = nn.Dense(self.width, kernel_init=_NORMAL, param_dtype=self.param_dtype)
@@ -184,18 +186,19 @@ class PrefixDecoder(nn.Module):
             positions = jnp.concatenate([before, positions + text_mask.sum(1, keepdims=True)], axis=1)
             keys = jnp.concatenate([text_mask, mask], axis=1)
         return Context(
-            frames=self.code_mlp(codes), text=text, positions=positions, keys=attention_lib.key_mask(keys), mask=mask,
+            frames=self.code_mlp(codes), text=text, positions=positions, keys=keys[:, None, None, :], mask=mask,
             prompt=cond.get("prompt"), prompt_mask=cond.get("prompt_mask"), null_frames=null_frames,
         )  # fmt: skip
 
     def null(self, context: Context) -> Context:
         """The same without text and tokens; frame positions count from 0, the prompt stays."""
         batch, length, _ = context.frames.shape
-        return context.replace(
+        return dataclasses.replace(
+            context,
             frames=jnp.broadcast_to(context.null_frames, context.frames.shape),
             text=None,
             positions=jnp.broadcast_to(jnp.arange(length), (batch, length)),
-            keys=attention_lib.key_mask(context.mask),
+            keys=context.mask[:, None, None, :],
         )
 
     def modulation(self, t: jax.Array) -> jax.Array:
@@ -205,7 +208,7 @@ class PrefixDecoder(nn.Module):
 
     def velocity(self, x_t: jax.Array, modulation: jax.Array, context: Context) -> jax.Array:
         """dx_t/dt, float32 [B, T, bands]; the prompt's frames are put in place of the state's."""
-        if context.prompt is not None:
+        if context.prompt is not None and context.prompt_mask is not None:
             x_t = jnp.where(context.prompt_mask[..., None], context.prompt, x_t)
         h = self.in_linear(x_t) + context.frames.astype(self.dtype)
         if context.text is not None:
@@ -219,4 +222,6 @@ class PrefixDecoder(nn.Module):
 
     def finish(self, x: jax.Array, context: Context) -> jax.Array:
         """The sample with the prompt's frames as given."""
-        return x if context.prompt is None else jnp.where(context.prompt_mask[..., None], context.prompt, x)
+        if context.prompt is None or context.prompt_mask is None:
+            return x
+        return jnp.where(context.prompt_mask[..., None], context.prompt, x)

@@ -8,5 +8,5 @@ A task is a frozen dataclass with
 - ``evaluate(params, state, batch, rng, *, frozen) -> {name: [B] array}``: numbers per example;
 - ``programs(params, batch) -> {name: (function, arguments)}``: further steps worth compiling ahead of time.
 
-``batch_statistics`` is True where a loss needs statistics of the whole batch, so that gradient accumulation is refused.
+``accumulable`` is False where a loss needs statistics of the whole batch, so that gradient accumulation is refused.
 """

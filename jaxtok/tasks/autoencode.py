@@ -39,7 +39,7 @@ class SpeechFlow:
     text_drop: float = 0.0
     path: paths.Linear = paths.Linear(floor=1e-5)
 
-    batch_statistics = True
+    accumulable = False  # the quantizer's entropy is of the whole batch
 
     def frames(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Normalised mel [B, T, F] and its mask [B, T]; padded frames are zero."""
@@ -51,6 +51,9 @@ class SpeechFlow:
             x = self.frontend(batch["audio"], lengths=lengths)
             mask = jnp.arange(x.shape[1]) < (lengths // self.frontend.hop)[:, None]
         return jnp.where(mask[..., None], x, 0.0), mask
+
+    def _apply(self, params: Any, method: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.model.apply({"params": params}, *args, method=method, **kwargs)
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[dict, dict, dict]:
         """Parameters from a batch's shapes; no state, nothing frozen."""
@@ -77,9 +80,8 @@ class SpeechFlow:
         x_t, target = paths.interpolate(self.path, x, draws.noise, t)
         cond = _text(batch, keep=draws.text_keep)
         cond |= {"prompt": x, "prompt_mask": draws.prompt, "latents_keep": draws.code_keep}
-        variables = {"params": params}
-        tokens = self.model.apply(variables, x, mask=mask, train=True, method="encode")
-        v = self.model.apply(variables, x_t, t, tokens.latents, mask=mask, cond=cond, method="denoise")
+        tokens = self._apply(params, "encode", x, mask=mask, train=True)
+        v = self._apply(params, "denoise", x_t, t, tokens.latents, mask=mask, cond=cond)
         counted = (mask & ~draws.prompt).astype(jnp.float32)
         flow = (jnp.abs(v - target).mean(-1) * counted).sum() / jnp.maximum(counted.sum(), 1.0)
         loss = flow + tokens.loss
@@ -91,8 +93,7 @@ class SpeechFlow:
         """``flow``: the L1 of the velocity per example at 4 fixed times, without prompt and dropout."""
         del state, frozen
         x, mask = self.frames(batch)
-        variables = {"params": params}
-        tokens = self.model.apply(variables, x, mask=mask, method="encode")
+        tokens = self._apply(params, "encode", x, mask=mask)
         keys = noise.per_example(rng, batch["index"])
         start = noise.sequence(keys, x.shape[1], x.shape[2])
         counted = mask.astype(jnp.float32)
@@ -100,7 +101,7 @@ class SpeechFlow:
         def at(t: jax.Array) -> jax.Array:
             t = jnp.broadcast_to(t, len(x))
             x_t, target = paths.interpolate(self.path, x, start, t)
-            v = self.model.apply(variables, x_t, t, tokens.latents, mask=mask, cond=_text(batch), method="denoise")
+            v = self._apply(params, "denoise", x_t, t, tokens.latents, mask=mask, cond=_text(batch))
             return (jnp.abs(v - target).mean(-1) * counted).sum(1) / jnp.maximum(counted.sum(1), 1.0)
 
         return {"flow": jax.lax.map(at, times.evenly(jnp.arange(4), 4)).mean(0)}
@@ -110,7 +111,7 @@ class SpeechFlow:
 
         def encode(params, batch):
             x, mask = self.frames(batch)
-            return self.model.apply({"params": params}, x, mask=mask, method="encode").codes
+            return self._apply(params, "encode", x, mask=mask).codes
 
         def decode(params, codes, batch, key):
             _, mask = self.frames(batch)

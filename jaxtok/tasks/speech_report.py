@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from jaxtok.files import write_whole
 from jaxtok.signal.mel import MelFrontEnd, mel_centres
 
 # What the distances are called in the table, in its order; `distance` in the results has the keys.
 DECODES = {
     "mean_of_samples": "mean of {samples} samples",
     "single": "a single sample",
-    "right_text": "a single sample, right text",
-    "shuffled_text": "a single sample, another utterance's text",
+    "right_text": "mean of {samples} samples, right text",
+    "shuffled_text": "mean of {samples} samples, another utterance's text",
     "untrained": "untrained model, mean of {samples} samples",
     "mean_frame": "the mean frame, always",
 }
@@ -71,10 +72,7 @@ def picture(path: epath.PathLike, panels: Mapping[str, np.ndarray], *, frontend:
         figure.suptitle(title)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
-    path = epath.Path(path)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
+    write_whole(path, buffer.getvalue())
 
 
 def _band_ticks(frontend: MelFrontEnd) -> dict[float, str]:

@@ -1,0 +1,405 @@
+"""The ``jaxtok`` command.
+
+jaxtok train --config configs/tadicodec.py:mini --workdir runs/first [--config.train.steps=100]
+jaxtok evaluate --model runs/first
+jaxtok reconstruct --model runs/first --input a.wav --text "..." --output out
+jaxtok encode | decode | convert | compile | data | list
+
+Bad input ends with one sentence on stderr and exit status 2, a failed run with one sentence and exit status 1.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from absl import flags
+from etils import epath
+
+from jaxtok import recipes
+from jaxtok.build import build, symbol
+
+USAGE = """usage: jaxtok COMMAND [OPTIONS]
+
+  train        train from a config, or go on with a run that was stopped
+  evaluate     evaluate a run on a held-out split
+  reconstruct  audio files through a model's tokens and back
+  encode       audio files to tokens
+  decode       tokens to audio
+  convert      released weights to a model's directory
+  compile      compile a config's steps for a slice of devices, ahead of time
+  data         'data pack FOLDER OUT' or 'data check SOURCE'
+  list         the systems and their status
+
+'jaxtok COMMAND --help' lists the options of a command."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns its exit status."""
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("--help", "-h", "help"):
+        print(USAGE)
+        return 0
+    if name == "--version":
+        from jaxtok import __version__
+
+        print(__version__)
+        return 0
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": train, "evaluate": evaluate, "reconstruct": reconstruct, "encode": encode, "decode": decode,
+        "convert": convert, "compile": compile_steps, "data": data, "list": list_systems,
+    }  # fmt: skip
+    if name not in commands:
+        return _fail(f"no command named {name!r}; known: {', '.join(commands)}", 2)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    logging.getLogger("jax").setLevel(logging.WARNING)
+    try:
+        return commands[name](rest)
+    except (ValueError, flags.Error) as error:
+        return _fail(str(error), 2)
+    except (RuntimeError, OSError) as error:
+        if type(error).__module__.startswith(("jaxtok.", "builtins")):
+            return _fail(str(error), 1)
+        raise
+
+
+def train(argv: list[str]) -> int:
+    """Trains from a config, or goes on where the workdir's last checkpoint ends; then runs the config's ``after``."""
+    options = _Options("train")
+    options.string("workdir", "", "where checkpoints, logs and the report go; local or gs://")
+    options.boolean("distributed", False, "call jax.distributed.initialize() first (TPU pods, Slurm)")
+    options.config()
+    options.parse(argv)
+    workdir = options.required("workdir")
+    if options["distributed"]:
+        import jax
+
+        jax.distributed.initialize()
+    from jaxtok.train.loop import train as run
+
+    result = run(options["config"], workdir)
+    if result.reason == "done":
+        config = recipes.from_json((epath.Path(workdir) / "config.json").read_text())
+        for spec in config.get("after", ()):
+            build(spec)(result, config, workdir)
+    return 0
+
+
+def evaluate(argv: list[str]) -> int:
+    """Evaluates a run on a split, prints the numbers, and writes them as ``evaluation-SPLIT.json`` into the run."""
+    options = _Options("evaluate")
+    options.string("model", "", "the directory of a run")
+    options.string("split", "test", "train, validation or test")
+    options.integer("limit", 0, "at most so many examples; 0 for all")
+    options.parse(argv)
+    workdir, split = epath.Path(options.required("model")), options["split"]
+    if not (workdir / "config.json").exists():
+        raise ValueError(f"model {str(workdir)!r}: no run there (expected a directory with config.json)")
+    from jaxtok.train.evaluate import evaluate_run
+
+    numbers = evaluate_run(workdir, split=split, limit=options["limit"])
+    _write_json(workdir / f"evaluation-{split}.json", numbers)
+    for name, value in numbers.items():
+        print(f"{name:24} {value:.5g}")
+    return 0
+
+
+def reconstruct(argv: list[str]) -> int:
+    """Encodes audio files and decodes them again; writes NAME.wav and prints the codes' size."""
+    options = _codec_options("reconstruct")
+    _sampler_options(options)
+    files = options.parse(argv)
+    from jaxtok.data import audio as sound
+
+    model, paths, waves, output = _codec_inputs(options, files)
+    texts = options["text"] or None
+    tokens = model.encode(waves, text=texts)
+    decoded = model.decode(tokens, **_sampling(options, len(waves), model))
+    for path, wave, mask in zip(paths, decoded, tokens.mask):
+        target = output / f"{epath.Path(path).stem}.wav"
+        sound.write_wav(target, wave, model.rate)
+        print(
+            f"{path} -> {target}: {int(mask.sum())} tokens, {len(wave) / model.rate:.2f} s, {model.bitrate:.4g} bit/s"
+        )
+    return 0
+
+
+def encode(argv: list[str]) -> int:
+    """Encodes audio files; writes NAME.safetensors with ``codes`` int32 [N, Q] and ``samples``."""
+    options = _codec_options("encode")
+    files = options.parse(argv)
+    import numpy as np
+    from safetensors.numpy import save
+
+    from jaxtok.files import write_whole
+
+    model, paths, waves, output = _codec_inputs(options, files)
+    tokens = model.encode(waves)
+    for row, path in enumerate(paths):
+        count, samples = int(tokens.mask[row].sum()), np.asarray(tokens.samples[row : row + 1])
+        codes = np.ascontiguousarray(np.asarray(tokens.codes[row, :count]))
+        target = output / f"{epath.Path(path).stem}.safetensors"
+        write_whole(target, save({"codes": codes, "samples": samples}))
+        print(f"{path} -> {target}: {count} tokens")
+    return 0
+
+
+def decode(argv: list[str]) -> int:
+    """Decodes what ``encode`` wrote; writes NAME.wav."""
+    options = _codec_options("decode")
+    _sampler_options(options)
+    files = options.parse(argv)
+    import jaxtok
+    from jaxtok.data import audio as sound
+
+    model = jaxtok.load(options.required("model"))
+    output = epath.Path(options.required("output"))
+    paths = [*options["input"], *files]
+    if not paths:
+        raise ValueError("--input: expected at least one file of tokens, found none")
+    texts = options["text"] or [None] * len(paths)
+    if len(texts) != len(paths):
+        raise ValueError(f"--text: expected {len(paths)} transcripts, one per input, found {len(texts)}")
+    for path, text in zip(paths, texts):
+        tokens = model.tokens(**_token_file(path))
+        target = output / f"{epath.Path(path).stem}.wav"
+        sound.write_wav(target, model.decode(tokens, text=text, **_sampling(options, 1, model)), model.rate)
+        print(f"{path} -> {target}: {tokens.codes.shape[1]} tokens")
+    return 0
+
+
+def convert(argv: list[str]) -> int:
+    """Converts released weights (safetensors) to a model's directory that ``jaxtok.load`` reads."""
+    options = _Options("convert")
+    options.string("family", "", "the layout: tadicodec, vocos")
+    options.string("weights", "", "the .safetensors file")
+    options.string("output", "", "the directory to write")
+    options.config()
+    options.parse(argv)
+    from jaxtok import convert as converters
+    from jaxtok.model import save
+
+    config = options["config"].copy_and_resolve_references().to_dict()
+    family = options.required("family")
+    params = converters.from_file(family, options.required("weights"), config["model"])
+    save(options.required("output"), config, params)
+    print(f"{options['weights']} -> {options['output']}: every key accounted for")
+    return 0
+
+
+def compile_steps(argv: list[str]) -> int:
+    """Compiles train, encode and decode steps for a topology; prints memory, FLOPs, collectives and a roofline time."""
+    options = _Options("compile")
+    options.string("topology", "", "such as v5e:4x4, v5p:4x4x4, or cpu:8")
+    options.string("mesh", "", "such as data=4,fsdp=4; empty takes the config's")
+    options.integer("batch", 0, "global batch size; 0 takes the config's")
+    options.string("output", "", "a JSON file for the numbers; empty prints only")
+    options.config()
+    options.parse(argv)
+    report = symbol("jaxtok.train.compile:report")
+    numbers, text = report(
+        options["config"], topology=options.required("topology"), mesh=options["mesh"], batch_size=options["batch"]
+    )
+    print(text)
+    if options["output"]:
+        _write_json(epath.Path(options["output"]), numbers)
+    return 0
+
+
+def data(argv: list[str]) -> int:
+    """``pack FOLDER OUT`` writes sharded ArrayRecord; ``check SOURCE`` names every bad file."""
+    options = _Options("data")
+    options.integer("shards", 0, "pack: number of shards; 0 chooses by size")
+    options.string("holdout", "5%", "pack: what validation and test get each, such as 5% or en=40,es=12")
+    options.integer("words", 4, "pack: words that a held-out sentence has at least")
+    options.number("seconds", 0.0, "pack: seconds that a held-out sentence lasts at least")
+    options.boolean("skip_bad", False, "pack: leave bad files out instead of stopping")
+    options.integer("rate", 0, "check: the rate in Hz that every file should have; 0 for any")
+    arguments = options.parse(argv)
+    known = {"pack": ("FOLDER", "OUT"), "check": ("SOURCE",)}
+    what, *rest = arguments or [""]
+    if what not in known or len(rest) != len(known[what]):
+        raise ValueError(
+            f"data: expected 'pack FOLDER OUT' or 'check SOURCE', found {' '.join(arguments) or 'nothing'!r}"
+        )
+    if what == "pack":
+        from jaxtok.data.pack import pack
+
+        names = ("shards", "holdout", "words", "seconds", "skip_bad")
+        print(pack(*rest, **{name: options[name] for name in names}))
+        return 0
+    from jaxtok.data.check import check
+
+    report = check(rest[0], rate=options["rate"])
+    print(report)
+    return 1 if report.problems else 0
+
+
+def list_systems(argv: list[str]) -> int:
+    """Prints every system that has a config."""
+    options = _Options("list")
+    options.boolean("markdown", False, "as the README's table")
+    options.parse(argv)
+    if options["markdown"]:
+        print(recipes.index())
+        return 0
+    for slug in recipes.slugs():
+        paper = recipes.module(slug).PAPER
+        print(f"{slug:20} {paper['modality']:10} {paper['status']}\n{'':20} {paper['title']} ({paper['url']})")
+    return 0
+
+
+class _Options:
+    """The options of one command: absl flags with values of their own, so that nothing is global."""
+
+    def __init__(self, command: str):
+        self._command, self._values = command, flags.FlagValues()
+        self.boolean("help", False, "show this")
+
+    def string(self, name: str, default: str, text: str) -> None:
+        flags.DEFINE_string(name, default, text, flag_values=self._values)
+
+    def strings(self, name: str, text: str) -> None:
+        flags.DEFINE_multi_string(name, [], text, flag_values=self._values)
+
+    def integer(self, name: str, default: int, text: str) -> None:
+        flags.DEFINE_integer(name, default, text, flag_values=self._values)
+
+    def number(self, name: str, default: float, text: str) -> None:
+        flags.DEFINE_float(name, default, text, flag_values=self._values)
+
+    def boolean(self, name: str, default: bool, text: str) -> None:
+        flags.DEFINE_boolean(name, default, text, flag_values=self._values)
+
+    def config(self) -> None:
+        """``--config FILE:VARIANT`` (or SLUG:VARIANT) with ``--config.key=value``."""
+        from ml_collections import config_flags
+
+        config_flags.DEFINE_config_file(
+            "config", help_string="a config file or a system's name, with :VARIANT", flag_values=self._values
+        )
+
+    def parse(self, argv: list[str]) -> list[str]:
+        """Reads the command line; returns what is no option."""
+        try:
+            rest = self._values([f"jaxtok {self._command}", *_resolve_configs(argv)])[1:]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # how config flags tell of a wrong key
+            raise ValueError(f"jaxtok {self._command}: {_first_line(error)}") from error
+        if self["help"]:
+            print(f"options of jaxtok {self._command}:\n{self._values.main_module_help()}")
+            raise SystemExit(0)
+        if "config" in self._values and self._values["config"].value is None:
+            raise ValueError(
+                f"jaxtok {self._command}: --config is missing (such as --config configs/tadicodec.py:mini)"
+            )
+        return rest
+
+    def required(self, name: str) -> str:
+        if not self[name]:
+            raise ValueError(f"jaxtok {self._command}: --{name} is missing")
+        return self[name]
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name].value
+
+
+def _resolve_configs(argv: list[str]) -> list[str]:
+    """Turns the value of ``--config`` into the path of a file that exists, wherever the package keeps it."""
+    out, is_value = [], False
+    for word in argv:
+        if is_value or word.startswith("--config="):
+            prefix, name = ("", word) if is_value else ("--config=", word.removeprefix("--config="))
+            word, is_value = prefix + recipes.locate(name), False
+        elif word in ("--config", "-config"):
+            is_value = True
+        out.append(word)
+    return out
+
+
+def _codec_options(command: str) -> _Options:
+    options = _Options(command)
+    options.string("model", "", "the directory of a run or of converted weights")
+    options.strings("input", "a file; may be repeated, further words are inputs too")
+    options.strings("text", "the transcript; once per input, in order")
+    options.string("output", "", "the folder to write to")
+    return options
+
+
+def _sampler_options(options: _Options) -> None:
+    options.integer("steps", 32, "sampling steps")
+    options.number("guidance", 2.0, "guidance scale; 1 for none")
+    options.string("prompt", "", "an audio file whose voice is followed")
+    options.string("prompt_text", "", "its transcript")
+    options.integer("seed", 0, "of the noise")
+
+
+def _sampling(options: _Options, count: int, model: Any) -> dict[str, Any]:
+    import jax
+
+    from jaxtok.data import audio as sound
+
+    if options["prompt_text"] and not options["prompt"]:
+        raise ValueError("--prompt_text: given without --prompt")
+    keys = jax.random.split(jax.random.key(options["seed"]), count)
+    settings = {"rng": keys, "steps": options["steps"], "guidance": options["guidance"]}
+    if options["prompt"]:
+        prompt, rate = sound.read(options["prompt"])
+        settings |= {"prompt": sound.resample(prompt, rate, model.rate), "prompt_text": options["prompt_text"]}
+    return settings
+
+
+def _codec_inputs(options: _Options, files: list[str]) -> tuple[Any, list[str], list[Any], epath.Path]:
+    """The model, the inputs' paths, their samples at the model's rate, and the output folder."""
+    import jaxtok
+    from jaxtok.data import audio as sound
+
+    paths = [*options["input"], *files]
+    if not paths:
+        raise ValueError("--input: expected at least one audio file, found none")
+    if options["text"] and len(options["text"]) != len(paths):
+        raise ValueError(f"--text: expected {len(paths)} transcripts, one per input, found {len(options['text'])}")
+    output = epath.Path(options.required("output"))
+    model = jaxtok.load(options.required("model"))
+    waves = []
+    for path in paths:
+        wave, rate = sound.read(path)
+        waves.append(sound.resample(wave, rate, model.rate))
+    return model, paths, waves, output
+
+
+def _token_file(path: str) -> Mapping[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    file = epath.Path(path)
+    if not file.is_file():
+        raise ValueError(f"{path}: no such file, expected tokens written by 'jaxtok encode'")
+    try:
+        arrays = load(file.read_bytes())
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a file of tokens written by 'jaxtok encode'") from error
+    if set(arrays) != {"codes", "samples"}:
+        raise ValueError(f"{path}: holds {', '.join(sorted(arrays))}, expected codes and samples")
+    return {"codes": arrays["codes"], "samples": int(arrays["samples"][0])}
+
+
+def _write_json(path: epath.Path, numbers: Mapping[str, Any]) -> None:
+    from jaxtok.files import write_whole
+
+    write_whole(path, (json.dumps(numbers, indent=1) + "\n").encode())
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+
+
+def _fail(sentence: str, status: int) -> int:
+    print(f"jaxtok: {' '.join(sentence.split())}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""The programs of a run and where their arrays lie, from shapes alone.
+
+The loop runs them; a compiler report lowers them for machines that are not there.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from jaxtok.train import players as playing
+from jaxtok.train import sharding
+from jaxtok.train.players import Player
+from jaxtok.train.state import TrainState, Tree
+from jaxtok.train.step import keys, make_init, make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Jitted functions of one run on one mesh.
+
+    Attributes:
+      players: with their paths.
+      init: ``batch -> (state, frozen)``.
+      frozen: ``batch -> frozen`` alone, for a run that is resumed.
+      step: ``(state, frozen, batch, stop) -> (state, out)``; consumes its state.
+      like: shapes, dtypes and shardings of (state, frozen).
+      stop: the shape, dtype and sharding of ``stop``.
+    """
+
+    players: tuple[Player, ...]
+    init: Callable[..., tuple[TrainState, Tree]]
+    frozen: Callable[..., Tree]
+    step: Any
+    like: tuple[TrainState, Tree]
+    stop: jax.ShapeDtypeStruct
+
+
+def make_program(config: Mapping[str, Any], task: Any, mesh: Mesh, batch: Mapping[str, Any]) -> Program:
+    """Traces ``task.init`` for its shapes, gives parameters to players, and decides where each array lies.
+
+    Args:
+      config: resolved (``settings.resolve``).
+      task: as built from the config.
+      mesh: of present or described devices.
+      batch: global arrays or ``jax.ShapeDtypeStruct``.
+
+    Raises:
+      ValueError: when a parameter has no player, two, or a sharding rule does not fit.
+    """
+    plan, seed = config["train"], config["seed"]
+    if plan["accumulate"] > 1 and not getattr(task, "accumulable", True):
+        raise ValueError(
+            f"config key 'train.accumulate': this task's batch statistics need 1, found {plan['accumulate']}"
+        )
+    shapes = jax.eval_shape(lambda b: task.init(keys(seed).init, b), dict(batch))
+    players = playing.assign(playing.from_config(plan["players"]), shapes[0], plan["frozen"])
+    init = make_init(task, players, seed=seed, ema=plan["ema"])
+    abstract = jax.eval_shape(init, dict(batch))
+    places = (
+        sharding.state_shardings(mesh, abstract[0], plan["sharding"]),
+        sharding.tree_shardings(mesh, abstract[1]),
+    )
+    step = make_step(
+        task,
+        players,
+        seed=seed,
+        accumulate=plan["accumulate"],
+        ema=plan["ema"],
+        micro=sharding.rows(mesh, before=1),
+    )
+    return Program(
+        players=players,
+        init=jax.jit(init, out_shardings=places),
+        frozen=jax.jit(lambda b: init(b)[1], out_shardings=places[1]),
+        step=jax.jit(step, donate_argnums=0, out_shardings=(places[0], sharding.replicated(mesh))),
+        like=jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, places),
+        stop=sharding.flags_like(mesh),
+    )

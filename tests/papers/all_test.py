@@ -1,0 +1,47 @@
+"""What every system's config must hold."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxtok
+from jaxtok import recipes
+from jaxtok.build import build
+from jaxtok.data import pipeline
+from jaxtok.train.loop import train
+
+FIELDS = {"numbers": tuple, "title": str, "url": str, "modality": str, "family": str, "status": str}
+
+# The published parameter counts.
+PARAMETERS = {"tadicodec": 495_766_670}
+
+slug_of = pytest.mark.parametrize("slug", recipes.slugs())
+
+
+@slug_of
+def test_paper_is_described(slug):
+    paper = recipes.module(slug).PAPER
+    assert {name: type(value) for name, value in paper.items()} == FIELDS
+    assert paper["url"].startswith("https://") and all(paper["numbers"])
+
+
+@slug_of
+def test_paper_has_the_published_size(slug):
+    config = jaxtok.get_config(f"{slug}:paper")
+    tiny = jaxtok.get_config(f"{slug}:tiny")
+    task = build(config.task, model=build(config.model))
+    batch = next(pipeline.training(tiny.data.to_dict(), batch_size=2, seed=0))  # any batch tells the layout
+    params, _, _ = jax.eval_shape(task.init, jax.random.key(0), batch)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS[slug]
+
+
+@slug_of
+def test_tiny_trains_in_the_real_loop(slug, tmp_path):
+    config = jaxtok.get_config(f"{slug}:tiny")
+    config.train.steps, config.train.evaluate_every = 3, 0  # a warm-up may begin at rate 0, and zeros delay gradients
+    before = jax.device_get(train(config, tmp_path / "one", stop_after=1).state.params)
+    result = train(config, tmp_path / "one")
+    after = jax.device_get(result.state.params)
+    assert result.reason == "done" and np.isfinite(result.metrics["loss"])
+    for path, moved in jax.tree_util.tree_leaves_with_path(jax.tree.map(lambda a, b: (a != b).any(), before, after)):
+        assert moved, f"no gradient reached {jax.tree_util.keystr(path)}"
