@@ -46,10 +46,10 @@ def mini() -> ml_collections.ConfigDict:
         scan=False, remat="", dtype="float32",
         source="samples:speech", text=dict(target="jaxtok.text.bytes:Bytes"),
         seconds=(4.0, 4.8), buckets=((4.8, 128),), languages=(), words=4,
-        steps=1000, batch_size=8, ema=0.99, drops=(0.1, 0.1), window=(12.8, 1.28),
+        steps=800, batch_size=8, ema=0.99, drops=(0.1, 0.1), window=(12.8, 1.28),
         # Entropy over groups of 7 bits at a harder temperature: with the paper's weak term a short run used 27 codes.
         entropy=(0.2, 7, 8.0),
-        schedule=dict(target="jaxtok.train.schedules:cosine", peak=1e-3, warmup=100, steps=1000),
+        schedule=dict(target="jaxtok.train.schedules:cosine", peak=1e-3, warmup=100, steps=800),
     )  # fmt: skip
 
 
@@ -79,7 +79,8 @@ def config(
             target="jaxtok.tokenizers.diffusion:DiffusionTokenizer",
             encoder=dict(target="jaxtok.papers.tadicodec:Encoder", depth=depths[0], bits=14, factor=8, **size),
             quantizer=dict(
-                target="jaxtok.quantizers.bsq:BSQ", bits=14, entropy=entropy[0], group=entropy[1], temperature=entropy[2],
+                target="jaxtok.quantizers.bsq:BSQ", bits=14,
+                entropy=entropy[0], group=entropy[1], temperature=entropy[2],
             ),
             decoder=dict(
                 target="jaxtok.papers.tadicodec:PrefixDecoder", depth=depths[1], vocabulary=vocabulary, factor=8,

@@ -198,10 +198,9 @@ def compile_steps(argv: list[str]) -> int:
     options.string("output", "", "a JSON file for the numbers; empty prints only")
     options.config()
     options.parse(argv)
+    topology = options.required("topology")
     report = symbol("jaxtok.train.compile:report")
-    numbers, text = report(
-        options["config"], topology=options.required("topology"), mesh=options["mesh"], batch_size=options["batch"]
-    )
+    numbers, text = report(options["config"], topology=topology, mesh=options["mesh"], batch_size=options["batch"])
     print(text)
     if options["output"]:
         _write_json(epath.Path(options["output"]), numbers)
@@ -283,10 +282,14 @@ class _Options:
 
     def parse(self, argv: list[str]) -> list[str]:
         """Reads the command line; returns what is no option."""
+        argv = [f"jaxtok {self._command}", *_resolve_configs(argv)]
+        given, sys.argv = sys.argv, argv  # config flags look for overrides there
         try:
-            rest = self._values([f"jaxtok {self._command}", *_resolve_configs(argv)])[1:]
+            rest = self._values(argv)[1:]
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # how config flags tell of a wrong key
             raise ValueError(f"jaxtok {self._command}: {_first_line(error)}") from error
+        finally:
+            sys.argv = given
         if self["help"]:
             print(f"options of jaxtok {self._command}:\n{self._values.main_module_help()}")
             raise SystemExit(0)

@@ -10,6 +10,11 @@ def is_local(path: epath.PathLike) -> bool:
     return "://" not in os.fspath(path)
 
 
+def absolute(path: epath.PathLike) -> epath.Path:
+    """The path from the root of its file system; one in a bucket is absolute as it is."""
+    return epath.Path(os.path.abspath(path)) if is_local(path) else epath.Path(path)
+
+
 def write_whole(path: epath.PathLike, data: bytes | str) -> None:
     """Replaces a file's contents at once: a bucket does so by itself, a file system by renaming a draft.
 

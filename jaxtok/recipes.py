@@ -93,7 +93,7 @@ def locate(name: str) -> str:
     ``configs/SLUG.py`` is looked for where the package keeps its configs when there is no such file here.
 
     Raises:
-      ValueError: when there is neither such a file nor such a system.
+      ValueError: when there is neither such a file nor such a system, or it has no such variant.
     """
     path, colon, arg = name.partition(":")
     if not pathlib.Path(path).is_file():
@@ -102,6 +102,7 @@ def locate(name: str) -> str:
             raise ValueError(f"config file {path!r} does not exist")
         module(given.stem)
         path = str(directory() / f"{given.stem}.py")
+    load_file(path).get_config(*([arg] if arg else []))  # a wrong variant is refused here, in the config's own words
     return path + colon + arg
 
 

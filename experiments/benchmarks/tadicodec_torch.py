@@ -4,20 +4,24 @@
     JAX_PLATFORMS=cpu python experiments/benchmarks/tadicodec_torch.py [--pairs=5] [--encoder=2] [--decoder=4]
 
 Both sides get the same random weights (the released key names, the paper's width), audio, text, start noise, float32,
-and two threads. The PyTorch side does what the published sampler does: two passes per Euler step, one with text and
-tokens and one without, with every module, the MLPs of text, tokens and time included, called inside the loop
-(inference mode, fused attention). Each framework lives in a process of its own, which prepares, is checked against the
-other, and then waits; the runs alternate (PyTorch, jaxtok, PyTorch, ...), so that a ratio compares neighbours in time.
-Compilation is not in the times; it is reported. The vocoder is left out: it is the same network on both sides.
+and number of threads. The PyTorch side (``tadicodec_reference.py``) does what the published sampler does: two passes
+per Euler step, one with text and tokens and one without, with every module, the MLPs of text, tokens and time included,
+called inside the loop (inference mode, fused attention). Each framework lives in a process of its own, which prepares,
+is checked against the other, and then waits; the runs alternate (PyTorch, jaxtok, PyTorch, ...), so that a ratio
+compares neighbours in time. Compilation is not in the times; it is reported. The vocoder is left out: it is the same
+network on both sides.
 
 Writes tadicodec_torch.json and tadicodec_torch.md beside this file (``--out`` for another place).
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import pathlib
+import platform
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,7 +32,6 @@ import numpy as np
 HERE = pathlib.Path(__file__).resolve().parent
 WIDTH, HEADS, HIDDEN, BITS, BANDS, FACTOR, VOCABULARY = 1024, 16, 4096, 14, 128, 8, 32100
 HOP, N_FFT, RATE = 480, 1920, 24000
-THREADS = 2
 
 
 # ---- what both sides share: weights, inputs ----
@@ -81,7 +84,6 @@ def model_config(encoder_depth: int, decoder_depth: int) -> dict:
 def prepare(folder: pathlib.Path, settings: argparse.Namespace) -> None:
     """Writes weights in both layouts, and the inputs. Weights N(0, 0.02); norm scales around 1, so that layers act."""
     import flax.traverse_util
-    import safetensors.numpy
 
     from jaxtok.convert import from_reference
     from jaxtok.signal.mel import mel_filters
@@ -92,11 +94,9 @@ def prepare(folder: pathlib.Path, settings: argparse.Namespace) -> None:
         weights[name] = rng.standard_normal(shape, np.float32) * np.float32(0.02)
         if name.endswith("to_weight.bias"):
             weights[name] += 1
-    safetensors.numpy.save_file(weights, folder / "torch.safetensors")
+    np.savez(folder / "torch.npz", **weights)
     params = from_reference("tadicodec", weights, model_config(settings.encoder, settings.decoder))
-    flat = flax.traverse_util.flatten_dict(params, sep="/")
-    flat = {name: np.ascontiguousarray(value) for name, value in flat.items()}
-    safetensors.numpy.save_file(flat, folder / "jaxtok.safetensors")
+    np.savez(folder / "jaxtok.npz", **flax.traverse_util.flatten_dict(params, sep="/"))
     tokens = -(-round(settings.seconds * RATE) // (FACTOR * HOP))  # whole tokens
     frames = tokens * FACTOR
     seconds = np.arange(frames * HOP) / RATE
@@ -110,151 +110,6 @@ def prepare(folder: pathlib.Path, settings: argparse.Namespace) -> None:
     )
 
 
-# ---- the reference's arithmetic ----
-
-
-def torch_sides(folder: pathlib.Path, settings: argparse.Namespace):
-    """``encode(audio)`` and ``decode(codes, text_ids, start)`` in PyTorch."""
-    import torch
-    from safetensors.torch import load_file
-    from torch import nn
-    from torch.nn import functional
-
-    torch.set_num_threads(THREADS)
-
-    class ScaledNorm(nn.Module):
-        """RMS normalisation whose scale, if any, is a linear map of the time embedding."""
-
-        def __init__(self, timed):
-            super().__init__()
-            if timed:
-                self.to_weight = nn.Linear(WIDTH, WIDTH)
-            self.timed = timed
-
-        def forward(self, x, time):
-            x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
-            return self.to_weight(time)[:, None] * x if self.timed else x
-
-    class Attention(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(WIDTH, WIDTH, bias=False) for _ in "qkvo")
-
-        def forward(self, x, cos, sin, bias):
-            batch, length, _ = x.shape
-            q, k, v = (
-                proj(x).view(batch, length, HEADS, -1).transpose(1, 2)
-                for proj in (self.q_proj, self.k_proj, self.v_proj)
-            )
-            out = functional.scaled_dot_product_attention(turn(q, cos, sin), turn(k, cos, sin), v, attn_mask=bias)
-            return self.o_proj(out.transpose(1, 2).reshape(batch, length, WIDTH))
-
-    class SwiGLU(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.gate_proj, self.up_proj = (nn.Linear(WIDTH, HIDDEN, bias=False) for _ in range(2))
-            self.down_proj = nn.Linear(HIDDEN, WIDTH, bias=False)
-
-        def forward(self, x):
-            return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
-
-    class Layer(nn.Module):
-        def __init__(self, timed):
-            super().__init__()
-            self.self_attn, self.mlp = Attention(), SwiGLU()
-            self.input_layernorm, self.post_attention_layernorm = ScaledNorm(timed), ScaledNorm(timed)
-
-        def forward(self, x, time, cos, sin, bias):
-            x = x + self.self_attn(self.input_layernorm(x, time), cos, sin, bias)
-            return x + self.mlp(self.post_attention_layernorm(x, time))
-
-    def turn(x, cos, sin):
-        first, second = x.chunk(2, dim=-1)
-        return x * cos + torch.cat([-second, first], dim=-1) * sin
-
-    def mlp():
-        return nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.SiLU(), nn.Linear(4 * WIDTH, WIDTH))
-
-    class Stack(nn.Module):
-        """Encoder (without time) or decoder (with time, text prefix and token condition)."""
-
-        def __init__(self, depth, timed):
-            super().__init__()
-            self.in_linear = nn.Linear(BANDS, WIDTH)
-            self.layers = nn.ModuleList(Layer(timed) for _ in range(depth))
-            self.norm = ScaledNorm(timed)
-            if timed:
-                self.out_linear = nn.Linear(WIDTH, BANDS)
-                self.text_mlp, self.diff_step_mlp, self.cond_mlp = mlp(), mlp(), mlp()
-
-        def forward(self, x, mask, text=None, text_mask=None, cond=None, t=None):
-            x, time, length = self.in_linear(x), None, x.shape[1]
-            if cond is not None:
-                x = x + self.cond_mlp(cond)
-            if text is not None:
-                x, mask = torch.cat([self.text_mlp(text), x], 1), torch.cat([text_mask, mask], 1)
-            if t is not None:
-                half = WIDTH // 2
-                angle = t[:, None] * torch.exp(torch.arange(half) * (-np.log(10000.0) / (half - 1)))
-                time = self.diff_step_mlp(torch.cat([angle.sin(), angle.cos()], -1))
-            bias = torch.zeros_like(mask).masked_fill(mask == 0, torch.finfo(torch.float32).min)
-            bias = bias[:, None, None, :].expand(-1, 1, x.shape[1], -1)
-            angle = torch.arange(x.shape[1])[:, None] * 10000.0 ** (-torch.arange(0, 64, 2) / 64)
-            cos, sin = (torch.cat([part, part], -1) for part in (angle.cos(), angle.sin()))
-            for layer in self.layers:
-                x = layer(x, time, cos, sin, bias)
-            x = self.norm(x, time)[:, -length:]
-            return x if t is None else self.out_linear(x)
-
-    class Codec(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.text_emb = nn.Embedding(VOCABULARY, WIDTH)
-            self.vq_in_linear, self.vq_out_linear = nn.Linear(WIDTH, BITS), nn.Linear(BITS, WIDTH)
-            self.encoder, self.decoder = Stack(settings.encoder, False), Stack(settings.decoder, True)
-
-    with torch.device("meta"):
-        codec = Codec()
-    codec.load_state_dict(load_file(folder / "torch.safetensors"), assign=True)
-    inputs = np.load(folder / "inputs.npz")
-    filters, window = torch.from_numpy(inputs["filters"]), torch.hann_window(N_FFT)
-    powers = 2 ** torch.arange(BITS - 1, -1, -1)
-
-    def resize(x, **size):
-        return functional.interpolate(x.transpose(1, 2), mode="linear", **size).transpose(1, 2)
-
-    def encode(audio):
-        padded = functional.pad(audio[:, None], ((N_FFT - HOP) // 2,) * 2, mode="reflect")[:, 0]
-        spectrum = torch.view_as_real(torch.stft(padded, N_FFT, HOP, window=window, center=False, return_complex=True))
-        magnitude = torch.sqrt(spectrum.pow(2).sum(-1) + 1e-9).transpose(1, 2)
-        mel = (torch.log(torch.clamp(magnitude @ filters, min=1e-5)) + 4.92) / 8.14**0.5
-        z = codec.encoder(mel, torch.ones(mel.shape[:2]))
-        z = functional.normalize(codec.vq_in_linear(resize(z, size=mel.shape[1] // FACTOR)), dim=-1)
-        return ((z > 0) * powers).sum(-1)
-
-    def decode(codes, text_ids, x):
-        bits = (codes[..., None] // powers) % 2
-        cond = resize(codec.vq_out_linear((2 * bits - 1) / BITS**0.5), scale_factor=float(FACTOR))
-        text, mask, text_mask = codec.text_emb(text_ids), torch.ones(x.shape[:2]), torch.ones(text_ids.shape)
-        for i in range(settings.steps):
-            t = torch.full((len(x),), (i + 0.5) / settings.steps)
-            with_text = codec.decoder(x, mask, text, text_mask, cond, t)
-            without = codec.decoder(x, mask, cond=torch.zeros_like(cond), t=t)
-            v = without + 2.0 * (with_text - without)
-            v = 0.75 * v * (with_text.std() / v.std()) + 0.25 * v
-            x = x + v / settings.steps
-        return x
-
-    def run(function):
-        def call(*arrays):
-            with torch.inference_mode():
-                return function(*(torch.from_numpy(array) for array in arrays)).numpy()
-
-        return call
-
-    return {"encode": run(encode), "decode": run(decode)}, {}
-
-
 # ---- jaxtok ----
 
 
@@ -263,15 +118,14 @@ def jaxtok_sides(folder: pathlib.Path, settings: argparse.Namespace):
     import flax.traverse_util
     import jax
     import jax.numpy as jnp
-    from safetensors import safe_open
 
     from jaxtok.build import build
     from jaxtok.signal.mel import MelFrontEnd
     from jaxtok.tokenizers.diffusion import FlowSampler
 
     module, frontend = build(model_config(settings.encoder, settings.decoder)), MelFrontEnd()
-    with safe_open(folder / "jaxtok.safetensors", "np") as file:  # one tensor at a time: no second copy of the weights
-        flat = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    with np.load(folder / "jaxtok.npz") as file:  # one tensor at a time: no second copy of the weights
+        flat = {name: jnp.asarray(file[name]) for name in file.files}
     params = flax.traverse_util.unflatten_dict(flat, sep="/")
     sampler = FlowSampler(steps=settings.steps, guidance=2.0, rescale=0.75)
 
@@ -298,6 +152,7 @@ def jaxtok_sides(folder: pathlib.Path, settings: argparse.Namespace):
         begin = time.perf_counter()
         compiled[name] = jax.jit(function).lower(params, *arrays).compile()
         seconds[f"compile_{name}_s"] = round(time.perf_counter() - begin, 2)
+        seconds[f"temporaries_{name}_mb"] = compiled[name].memory_analysis().temp_size_in_bytes >> 20
     sides = {
         "encode": lambda audio: np.asarray(compiled["encode"](params, audio)),
         "decode": lambda codes, *rest: np.asarray(compiled["decode"](params, codes.astype(np.int32), *rest, *masks)),
@@ -310,17 +165,21 @@ def jaxtok_sides(folder: pathlib.Path, settings: argparse.Namespace):
 
 def work(side: str, folder: pathlib.Path, settings: argparse.Namespace) -> None:
     """A worker: does what the lines on its input name, and answers each with a line of JSON."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
-    sides, notes = {"torch": torch_sides, "jaxtok": jaxtok_sides}[side](folder, settings)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings.threads])
+    if side == "torch":
+        import tadicodec_reference
+
+        sizes = (settings.encoder, settings.decoder, settings.steps, settings.threads)
+        sides, notes = tadicodec_reference.sides(folder, *sizes), {}
+    else:
+        sides, notes = jaxtok_sides(folder, settings)
     inputs = np.load(folder / "inputs.npz")
     print(json.dumps(notes | {"ready_mb": peak_mb()}), flush=True)
     for line in sys.stdin:
         name, save = line.split()[0], line.split()[1:]
-        arrays = (
-            (inputs["audio"],)
-            if name == "encode"
-            else (np.load(folder / "codes.npy"), inputs["text_ids"], inputs["start"])
-        )
+        arrays = (inputs["audio"],)
+        if name == "decode":
+            arrays = (np.load(folder / "codes.npy"), inputs["text_ids"], inputs["start"])
         begin = time.perf_counter()
         out = sides[name](*arrays)
         seconds = time.perf_counter() - begin
@@ -334,9 +193,9 @@ def peak_mb() -> int:
 
 
 class Worker:
-    def __init__(self, side: str, folder: pathlib.Path):
+    def __init__(self, side: str, folder: pathlib.Path, threads: int):
         command = [sys.executable, __file__, *sys.argv[1:], f"--work={side}", f"--folder={folder}"]
-        environment = os.environ | {"OMP_NUM_THREADS": str(THREADS), "JAX_PLATFORMS": "cpu"}
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}
         self.process = subprocess.Popen(
             command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -381,12 +240,61 @@ def compare(workers: dict[str, Worker], pairs: int) -> dict:
                 time.sleep(0.3)  # the other side's threads stop spinning
                 sides[side].append(worker.run(name)["seconds"])
             ratio = sides["torch"][-1] / sides["jaxtok"][-1]
-            print(
-                f"pair {pair + 1} {name}: "
-                + f"torch {sides['torch'][-1]:.3f} s, jaxtok {sides['jaxtok'][-1]:.3f} s, ratio {ratio:.3f}",
-                flush=True,
-            )
+            seconds = f"torch {sides['torch'][-1]:.3f} s, jaxtok {sides['jaxtok'][-1]:.3f} s"
+            print(f"pair {pair + 1} {name}: {seconds}, ratio {ratio:.3f}, load {os.getloadavg()[0]:.1f}", flush=True)
     return times
+
+
+def report(settings: argparse.Namespace, agreement: dict, times: dict, peaks: dict, notes: dict) -> None:
+    """Writes the numbers as JSON and as a page."""
+    command = "JAX_PLATFORMS=cpu python experiments/benchmarks/tadicodec_torch.py " + " ".join(sys.argv[1:])
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "torch", "numpy")}
+    result = dict(
+        command=command.strip(), machine=f"{platform.machine()}, {os.cpu_count()} cores", versions=versions,
+        layers=[settings.encoder, settings.decoder], steps=settings.steps, agreement=agreement, peak_mb=peaks,
+        jaxtok=notes["jaxtok"], start_mb={side: note["ready_mb"] for side, note in notes.items()}, runs={},
+    )  # fmt: skip
+    rows = []
+    for name, sides in times.items():
+        ratios = [t / j for t, j in zip(sides["torch"], sides["jaxtok"])]
+        best = {side: min(values) for side, values in sides.items()}
+        result["runs"][name] = dict(
+            torch_s=[round(t, 3) for t in sides["torch"]], jaxtok_s=[round(t, 3) for t in sides["jaxtok"]],
+            ratios=[round(r, 3) for r in ratios], median_ratio=round(statistics.median(ratios), 3),
+            ratio_of_minima=round(best["torch"] / best["jaxtok"], 3),
+        )  # fmt: skip
+        rows.append(
+            f"| {name} | {best['torch']:.2f} | {best['jaxtok']:.2f} | {', '.join(f'{r:.2f}' for r in ratios)} "
+            f"| **{statistics.median(ratios):.2f}** | {best['torch'] / best['jaxtok']:.2f} |"
+        )
+    settings.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    compiled = ", ".join(f"{name} {notes['jaxtok'][f'compile_{name}_s']} s" for name in times)
+    lines = [
+        f"# TaDiCodec, {settings.seconds:g} s of audio: jaxtok against the reference's arithmetic in PyTorch",
+        "",
+        f"    {result['command']}",
+        "",
+        f"Width {WIDTH}, {settings.encoder} encoder and {settings.decoder} decoder layers, {settings.steps} Euler "
+        f"steps, guidance 2.0, rescale 0.75, {settings.text} text tokens, float32, {settings.threads} threads each, "
+        f"interleaved runs on {result['machine']}; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + ".",
+        "",
+        "Ratio = PyTorch's seconds over jaxtok's, of neighbouring runs; above 1, jaxtok is faster.",
+        "",
+        "| | PyTorch s (min) | jaxtok s (min) | ratios | median | ratio of minima |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *rows,
+        "",
+        f"Peak resident memory of the process: PyTorch {peaks['torch']} MB, jaxtok {peaks['jaxtok']} MB "
+        f"(after loading and compiling: {notes['torch']['ready_mb']} and {notes['jaxtok']['ready_mb']} MB). "
+        f"Compilation, not in the times: {compiled}.",
+        "",
+        f"Checked before timing: {agreement['equal_tokens']:.1%} of the tokens are equal, and the mel differs by at "
+        f"most {agreement['largest_mel_difference']:.1e} (standard deviation {agreement['mel_std']:.2f}).",
+        "",
+    ]
+    settings.out.with_suffix(".md").write_text("\n".join(lines))
 
 
 def main() -> None:
@@ -397,6 +305,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=32, help="Euler steps")
     parser.add_argument("--seconds", type=float, default=10.0, help="of audio, rounded up to whole tokens of 0.16 s")
     parser.add_argument("--text", type=int, default=40, help="text tokens (subwords of 10 s of speech)")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "tadicodec_torch")
     parser.add_argument("--work", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(), help=argparse.SUPPRESS)
@@ -408,7 +317,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--work=prepare", f"--folder={folder}"], check=True)
-        workers = {side: Worker(side, folder) for side in ("torch", "jaxtok")}
+        workers = {side: Worker(side, folder, settings.threads) for side in ("torch", "jaxtok")}
         agreement = verify(folder, workers)
         print(json.dumps(agreement), flush=True)
         times = compare(workers, settings.pairs)
@@ -416,6 +325,7 @@ def main() -> None:
         for worker in workers.values():
             worker.close()
     print(peaks, {side: worker.notes for side, worker in workers.items()})
+    report(settings, agreement, times, peaks, {side: worker.notes for side, worker in workers.items()})
 
 
 if __name__ == "__main__":

@@ -92,8 +92,8 @@ def measure(
 
 
 def write(
-    result: Any, config: Mapping[str, Any], workdir: epath.PathLike, *, utterances: int = 24, samples: int = 8,
-    steps: int = 16, guidance: float = 1.0, shown: int = 4,
+    result: Any, config: Mapping[str, Any], workdir: epath.PathLike, *, utterances: int = 16, samples: int = 8,
+    steps: int = 10, guidance: float = 1.0, shown: int = 4,
 ) -> None:  # fmt: skip
     """Measures a finished run and leaves ``report.md``, ``report.json``, WAV pairs and mel pictures in its directory.
 

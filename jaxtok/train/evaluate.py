@@ -75,7 +75,8 @@ def evaluate_run(workdir: epath.PathLike, *, split: str, limit: int = 0) -> dict
     task = build(config["task"], model=build(config["model"]))
     size = config["train"]["batch_size"]
     batches = source_of(config["data"]).evaluation(split=split, batch_size=size, limit=limit)
-    params, state = load_params(workdir), load_item(workdir, "state")
+    loaded = load_params(workdir), load_item(workdir, "state")
+    params, state = jax.device_put(loaded, sharding.replicated(mesh))
     first = {name: value for name, value in next(iter(batches)).items() if name != "example_mask"}
     frozen = jax.jit(lambda batch: task.init(keys(config["seed"]).init, batch)[2])(first)
     evaluate = make_evaluate(task, mesh, keys(config["seed"]).evaluate)

@@ -13,13 +13,15 @@ from typing import Any
 
 from etils import epath
 
+from jaxtok.files import absolute
+
 NAME = "manifest.json"
 _BLOCK = 1 << 22
 
 
 def folder(workdir: epath.PathLike) -> epath.Path:
     """Where a run keeps its checkpoints."""
-    return epath.Path(workdir) / "checkpoints"
+    return absolute(workdir) / "checkpoints"
 
 
 def at(workdir: epath.PathLike, step: int) -> epath.Path:
