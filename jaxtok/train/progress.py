@@ -5,6 +5,7 @@ the device; and the wait keeps the host from running further ahead than that.
 """
 
 import collections
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -43,8 +44,15 @@ class Progress:
         peak = flops.peak(mesh.devices.flat[0])
         self.peak = peak * mesh.size if peak else 0.0
         self.metrics: dict[str, float] = {}
+        seconds = 0.2 if sys.stderr.isatty() else 20.0  # a log file wants few lines
         self.bar = tqdm(
-            total=plan["steps"], initial=step, desc="training", unit="step", disable=not show, dynamic_ncols=True
+            mininterval=seconds,
+            total=plan["steps"],
+            initial=step,
+            desc="training",
+            unit="step",
+            disable=not show,
+            dynamic_ncols=True,
         )
         self._waiting: collections.deque[tuple[int, Mapping[str, jax.Array], float]] = collections.deque()
         self._costs: dict[Any, float] = {}
