@@ -34,7 +34,7 @@ def paper() -> ml_collections.ConfigDict:
         # Emilia, packed by `jaxtok data pack`; text by the vocabulary that comes with the released weights.
         source="arrayrecord:/data/emilia",
         text=dict(target="jaxtok.text.subword:Subword", path="/data/tadicodec/text_tokenizer/tokenizer.json"),
-        seconds=(10.0, 40.0), buckets=((10.24, 160), (20.48, 320), (40.0, 512)), languages=(), words=1,
+        seconds=(10.0, 40.0), buckets=((10.24, 160), (20.48, 320), (40.0, 512)), words=1,
         steps=800_000, batch_size=256, ema=0.0, drops=(0.2, 0.0), window=(40.0, 4.0), entropy=(1.0, 1, 1.0),
         schedule=dict(target="jaxtok.train.schedules:inverse_sqrt", peak=7.5e-5, warmup=32_000),
     )  # fmt: skip
@@ -45,7 +45,7 @@ def mini() -> ml_collections.ConfigDict:
         variant="mini", width=128, heads=2, hidden=384, depths=(3, 5), vocabulary=259, norm_init="stable",
         scan=False, remat="", dtype="float32",
         source="samples:speech", text=dict(target="jaxtok.text.bytes:Bytes"),
-        seconds=(4.0, 4.8), buckets=((4.8, 128),), languages=(), words=4,
+        seconds=(4.0, 4.8), buckets=((4.8, 128),), words=4,
         steps=800, batch_size=8, ema=0.99, drops=(0.1, 0.1), window=(12.8, 1.28),
         # Entropy over groups of 7 bits at a harder temperature: with the paper's weak term a short run used 27 codes.
         entropy=(0.2, 7, 8.0),
@@ -58,7 +58,7 @@ def tiny() -> ml_collections.ConfigDict:
         variant="tiny", width=32, heads=2, hidden=64, depths=(1, 2), vocabulary=259, norm_init="stable",
         scan=True, remat="", dtype="float32",
         source="samples:speech", text=dict(target="jaxtok.text.bytes:Bytes"),
-        seconds=(3.2, 3.2), buckets=((3.2, 128),), languages=(), words=1,
+        seconds=(3.2, 3.2), buckets=((3.2, 128),), words=1,
         steps=2, batch_size=8, ema=0.9, drops=(0.2, 0.0), window=(2.56, 0.32), entropy=(1.0, 1, 1.0),
         schedule=dict(target="jaxtok.train.schedules:inverse_sqrt", peak=1e-3, warmup=1),
     )  # fmt: skip
@@ -66,7 +66,7 @@ def tiny() -> ml_collections.ConfigDict:
 
 def config(
     *, variant, width, heads, hidden, depths, vocabulary, norm_init, scan, remat, dtype, source, text, seconds,
-    buckets, languages, words, steps, batch_size, ema, drops, window, entropy, schedule,
+    buckets, words, steps, batch_size, ema, drops, window, entropy, schedule,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
     size = dict(width=width, heads=heads, hidden=hidden, scan=scan, remat=remat, dtype=dtype)
@@ -102,29 +102,19 @@ def config(
                 target="jaxtok.data.speech:Utterances", rate=24000, multiple=8 * 480, seconds=seconds, buckets=buckets,
                 text=text,
             ),
-            languages=languages,
-            evaluation=dict(languages=languages, words=words, seconds=0.0),
-            window=16,
-            workers=0,
-            prefetch=2,
-            max_corrupt=0.01,
+            languages=(),
+            evaluation=dict(languages=(), words=words, seconds=0.0),
+            window=16, workers=0, prefetch=2, max_corrupt=0.01,
         ),
         train=dict(
-            steps=steps,
-            batch_size=batch_size,
-            accumulate=1,
-            ema=ema,
+            steps=steps, batch_size=batch_size, accumulate=1, ema=ema,
             mesh=dict(data=-1, fsdp=1, tensor=1),
             sharding=(),
             players=dict(main=dict(
                 pattern=".*", start=0, period=1, clip=0.5,
-                optimizer=dict(
-                    target="jaxtok.train.optimizers:adamw", weight_decay=0.01,
-                    schedule=schedule,
-                ),
+                optimizer=dict(target="jaxtok.train.optimizers:adamw", weight_decay=0.01, schedule=schedule),
             )),
-            log_every=10, evaluate_every=250, evaluate_batches=4, checkpoint_every=500, keep_last=2, keep_best="",
-            profile=(0, 0),
+            log_every=10, evaluate_every=250, evaluate_batches=4, checkpoint_every=500, keep_last=2,
         ),
         after=(dict(ref="jaxtok.tasks.speech_evaluation:write"),),
     ))  # fmt: skip

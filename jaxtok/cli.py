@@ -19,6 +19,7 @@ from etils import epath
 
 from jaxtok import recipes
 from jaxtok.build import build, symbol
+from jaxtok.options import Options
 
 USAGE = """usage: jaxtok COMMAND [OPTIONS]
 
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(argv: list[str]) -> int:
     """Trains from a config, or goes on where the workdir's last checkpoint ends; then runs the config's ``after``."""
-    options = _Options("train")
+    options = Options("train")
     options.string("workdir", "", "where checkpoints, logs and the report go; local or gs://")
     options.boolean("distributed", False, "call jax.distributed.initialize() first (TPU pods, Slurm)")
     options.config()
@@ -89,7 +90,7 @@ def train(argv: list[str]) -> int:
 
 def evaluate(argv: list[str]) -> int:
     """Evaluates a run on a split, prints the numbers, and writes them as ``evaluation-SPLIT.json`` into the run."""
-    options = _Options("evaluate")
+    options = Options("evaluate")
     options.string("model", "", "the directory of a run")
     options.string("split", "test", "train, validation or test")
     options.integer("limit", 0, "at most so many examples; 0 for all")
@@ -172,7 +173,7 @@ def decode(argv: list[str]) -> int:
 
 def convert(argv: list[str]) -> int:
     """Converts released weights (safetensors) to a model's directory that ``jaxtok.load`` reads."""
-    options = _Options("convert")
+    options = Options("convert")
     options.string("family", "", "the layout: tadicodec, vocos")
     options.string("weights", "", "the .safetensors file")
     options.string("output", "", "the directory to write")
@@ -191,7 +192,7 @@ def convert(argv: list[str]) -> int:
 
 def compile_steps(argv: list[str]) -> int:
     """Compiles train, encode and decode steps for a topology; prints memory, FLOPs, collectives and a roofline time."""
-    options = _Options("compile")
+    options = Options("compile")
     options.string("topology", "", "such as v5e:4x4, v5p:4x4x4, or cpu:8")
     options.string("mesh", "", "such as data=4,fsdp=4; empty takes the config's")
     options.integer("batch", 0, "global batch size; 0 takes the config's")
@@ -209,7 +210,7 @@ def compile_steps(argv: list[str]) -> int:
 
 def data(argv: list[str]) -> int:
     """``pack FOLDER OUT`` writes sharded ArrayRecord; ``check SOURCE`` names every bad file."""
-    options = _Options("data")
+    options = Options("data")
     options.integer("shards", 0, "pack: number of shards; 0 chooses by size")
     options.string("holdout", "5%", "pack: what validation and test get each, such as 5% or en=40,es=12")
     options.integer("words", 4, "pack: words that a held-out sentence has at least")
@@ -238,7 +239,7 @@ def data(argv: list[str]) -> int:
 
 def list_systems(argv: list[str]) -> int:
     """Prints every system that has a config."""
-    options = _Options("list")
+    options = Options("list")
     options.boolean("markdown", False, "as the README's table")
     options.parse(argv)
     if options["markdown"]:
@@ -250,79 +251,8 @@ def list_systems(argv: list[str]) -> int:
     return 0
 
 
-class _Options:
-    """The options of one command: absl flags with values of their own, so that nothing is global."""
-
-    def __init__(self, command: str):
-        self._command, self._values = command, flags.FlagValues()
-        self.boolean("help", False, "show this")
-
-    def string(self, name: str, default: str, text: str) -> None:
-        flags.DEFINE_string(name, default, text, flag_values=self._values)
-
-    def strings(self, name: str, text: str) -> None:
-        flags.DEFINE_multi_string(name, [], text, flag_values=self._values)
-
-    def integer(self, name: str, default: int, text: str) -> None:
-        flags.DEFINE_integer(name, default, text, flag_values=self._values)
-
-    def number(self, name: str, default: float, text: str) -> None:
-        flags.DEFINE_float(name, default, text, flag_values=self._values)
-
-    def boolean(self, name: str, default: bool, text: str) -> None:
-        flags.DEFINE_boolean(name, default, text, flag_values=self._values)
-
-    def config(self) -> None:
-        """``--config FILE:VARIANT`` (or SLUG:VARIANT) with ``--config.key=value``."""
-        from ml_collections import config_flags
-
-        config_flags.DEFINE_config_file(
-            "config", help_string="a config file or a system's name, with :VARIANT", flag_values=self._values
-        )
-
-    def parse(self, argv: list[str]) -> list[str]:
-        """Reads the command line; returns what is no option."""
-        argv = [f"jaxtok {self._command}", *_resolve_configs(argv)]
-        given, sys.argv = sys.argv, argv  # config flags look for overrides there
-        try:
-            rest = self._values(argv)[1:]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # how config flags tell of a wrong key
-            raise ValueError(f"jaxtok {self._command}: {_first_line(error)}") from error
-        finally:
-            sys.argv = given
-        if self["help"]:
-            print(f"options of jaxtok {self._command}:\n{self._values.main_module_help()}")
-            raise SystemExit(0)
-        if "config" in self._values and self._values["config"].value is None:
-            raise ValueError(
-                f"jaxtok {self._command}: --config is missing (such as --config configs/tadicodec.py:mini)"
-            )
-        return rest
-
-    def required(self, name: str) -> str:
-        if not self[name]:
-            raise ValueError(f"jaxtok {self._command}: --{name} is missing")
-        return self[name]
-
-    def __getitem__(self, name: str) -> Any:
-        return self._values[name].value
-
-
-def _resolve_configs(argv: list[str]) -> list[str]:
-    """Turns the value of ``--config`` into the path of a file that exists, wherever the package keeps it."""
-    out, is_value = [], False
-    for word in argv:
-        if is_value or word.startswith("--config="):
-            prefix, name = ("", word) if is_value else ("--config=", word.removeprefix("--config="))
-            word, is_value = prefix + recipes.locate(name), False
-        elif word in ("--config", "-config"):
-            is_value = True
-        out.append(word)
-    return out
-
-
-def _codec_options(command: str) -> _Options:
-    options = _Options(command)
+def _codec_options(command: str) -> Options:
+    options = Options(command)
     options.string("model", "", "the directory of a run or of converted weights")
     options.strings("input", "a file; may be repeated, further words are inputs too")
     options.strings("text", "the transcript; once per input, in order")
@@ -330,7 +260,7 @@ def _codec_options(command: str) -> _Options:
     return options
 
 
-def _sampler_options(options: _Options) -> None:
+def _sampler_options(options: Options) -> None:
     options.integer("steps", 32, "sampling steps")
     options.number("guidance", 2.0, "guidance scale; 1 for none")
     options.string("prompt", "", "an audio file whose voice is followed")
@@ -338,7 +268,7 @@ def _sampler_options(options: _Options) -> None:
     options.integer("seed", 0, "of the noise")
 
 
-def _sampling(options: _Options, count: int, model: Any) -> dict[str, Any]:
+def _sampling(options: Options, count: int, model: Any) -> dict[str, Any]:
     import jax
 
     from jaxtok.data import audio as sound
@@ -353,7 +283,7 @@ def _sampling(options: _Options, count: int, model: Any) -> dict[str, Any]:
     return settings
 
 
-def _codec_inputs(options: _Options, files: list[str]) -> tuple[Any, list[str], list[Any], epath.Path]:
+def _codec_inputs(options: Options, files: list[str]) -> tuple[Any, list[str], list[Any], epath.Path]:
     """The model, the inputs' paths, their samples at the model's rate, and the output folder."""
     import jaxtok
     from jaxtok.data import audio as sound
@@ -392,11 +322,6 @@ def _write_json(path: epath.Path, numbers: Mapping[str, Any]) -> None:
     from jaxtok.files import write_whole
 
     write_whole(path, (json.dumps(numbers, indent=1) + "\n").encode())
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
 
 
 def _fail(sentence: str, status: int) -> int:

@@ -16,13 +16,13 @@ from etils import epath
 
 from jaxtok import recipes
 from jaxtok.build import build
+from jaxtok.signal import windows
 from jaxtok.signal.griffin_lim import GriffinLim
 from jaxtok.signal.mel import MelFrontEnd
 from jaxtok.tokenizers.diffusion import FlowSampler
 
 Audio = Any  # a numpy or jax array [L], or a list of them
 
-_SMALLEST = 64  # frames of the smallest padded shape; the others double it, so that few shapes are ever compiled
 _WINDOWS = 8  # windows encoded at once: bounds the memory of long recordings
 
 
@@ -111,7 +111,7 @@ class SpeechModel:
         transcripts = None if text is None else tuple([text] if isinstance(text, str) else text)
         if transcripts is not None and len(transcripts) != len(waves):
             raise ValueError(f"text: expected {len(waves)} transcripts, one per utterance, found {len(transcripts)}")
-        codes = [codes for codes in self._encode([self._mel(wave) for wave in waves])]
+        codes = self._encode([self._mel(wave) for wave in waves])
         longest = max(map(len, codes))
         padded = jnp.asarray(np.stack([np.pad(c, ((0, longest - len(c)), (0, 0))) for c in codes]))
         return Tokens(
@@ -206,7 +206,7 @@ class SpeechModel:
                 f"tokens: {frames * seconds:.1f} s with the prompt, at most {self.window * seconds:.1f} s are decoded "
                 "in one piece; give decode_segments a list of (tokens, text)"
             )
-        padded = _bucket(frames, self.window)
+        padded = windows.padded(frames, self.window)
         width = ((0, 0), (0, padded // self.factor - codes.shape[1]))
         cond: dict[str, Any] = {}
         if texts is not None:
@@ -267,7 +267,7 @@ class SpeechModel:
         while start < frames:
             end = min(start + self.window, frames)
             low, high = max(start - margin, 0), min(end + margin, frames)
-            padded = _bucket(high - low, self.window + 2 * margin)
+            padded = windows.padded(high - low, self.window + 2 * margin)
             piece = np.zeros(padded * hop, np.float32)
             piece[: (high - low) * hop] = wave[low * hop : high * hop]
             mel = _frames(self.frontend, piece[None], np.asarray([(high - low) * hop]))[0]
@@ -277,11 +277,15 @@ class SpeechModel:
 
     def _encode(self, mels: list[np.ndarray]) -> list[np.ndarray]:
         """Codes [N, Q] of each mel [T, F], window by window."""
-        jobs = [(i, *span) for i, mel in enumerate(mels) for span in _windows(len(mel), self.window, self.context)]
+        jobs = [
+            (i, *span)
+            for i, mel in enumerate(mels)
+            for span in windows.overlapping(len(mel), self.window, self.context)
+        ]
         found: dict[int, list[np.ndarray]] = {i: [] for i in range(len(mels))}
         by_shape: dict[int, list[int]] = {}
         for number, (_, low, high, _, _) in enumerate(jobs):
-            by_shape.setdefault(_bucket(high - low, self.window), []).append(number)
+            by_shape.setdefault(windows.padded(high - low, self.window), []).append(number)
         results: dict[int, np.ndarray] = {}
         for padded, numbers in by_shape.items():
             for first in range(0, len(numbers), _WINDOWS):
@@ -370,29 +374,6 @@ def assemble(config: Any, params: Any) -> SpeechModel:
         context=round(window["context"] * frontend.sample_rate / frontend.hop),
         factor=config["model"]["encoder"]["factor"],
     )
-
-
-def _windows(frames: int, window: int, context: int) -> list[tuple[int, int, int, int]]:
-    """(low, high, start, end): the frames each window sees, and those whose tokens are taken from it."""
-    if frames <= window:
-        return [(0, frames, 0, frames)]
-    spans, start = [], 0
-    while start < frames:
-        low = max(0, start - context)
-        high = min(frames, low + window)
-        low = max(0, high - window)
-        end = frames if high == frames else high - context
-        spans.append((low, high, start, end))
-        start = end
-    return spans
-
-
-def _bucket(frames: int, largest: int) -> int:
-    """The padded length of ``frames``: the next doubling of the smallest, or the largest."""
-    size = _SMALLEST
-    while size < frames:
-        size *= 2
-    return min(size, max(largest, frames))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -9,6 +9,7 @@ import pytest
 
 import jaxtok
 from jaxtok import model as model_lib
+from jaxtok.signal import windows
 
 UNIT = 8 * 480
 
@@ -69,7 +70,7 @@ def test_long_recordings_are_encoded_in_windows(model):
     assert (model.window, model.context) == (128, 16)
     tokens = model.encode(wave)
     assert tokens.codes.shape == (1, 50, 1)
-    spans = model_lib._windows(400, 128, 16)
+    spans = windows.overlapping(400, 128, 16)
     assert [span[2:] for span in spans] == [(0, 112), (112, 208), (208, 304), (304, 400)]
     mel = model._mel(wave)
     whole = dataclasses.replace(model, window=400)._mel(wave)
