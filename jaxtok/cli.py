@@ -117,7 +117,14 @@ def reconstruct(argv: list[str]) -> int:
     model, paths, waves, output = _codec_inputs(options, files)
     texts = options["text"] or None
     tokens = model.encode(waves, text=texts)
-    decoded = model.decode(tokens, **_sampling(options, len(waves), model))
+    settings = _sampling(options, len(waves), model)
+    if lead := _lead(options["prompt"]):
+        keys = settings.pop("rng")
+        decoded = [
+            _continue(model, wave, lead, texts and texts[i], rng=keys[i], **settings) for i, wave in enumerate(waves)
+        ]
+    else:
+        decoded = model.decode(tokens, **settings)
     for path, wave, mask in zip(paths, decoded, tokens.mask):
         target = output / f"{epath.Path(path).stem}.wav"
         sound.write_wav(target, wave, model.rate)
@@ -263,7 +270,7 @@ def _codec_options(command: str) -> Options:
 def _sampler_options(options: Options) -> None:
     options.integer("steps", 32, "sampling steps")
     options.number("guidance", 2.0, "guidance scale; 1 for none")
-    options.string("prompt", "", "an audio file whose voice is followed")
+    options.string("prompt", "", "an audio file whose voice is followed, or (reconstruct) self:SECONDS of the input")
     options.string("prompt_text", "", "its transcript")
     options.integer("seed", 0, "of the noise")
 
@@ -277,10 +284,29 @@ def _sampling(options: Options, count: int, model: Any) -> dict[str, Any]:
         raise ValueError("--prompt_text: given without --prompt")
     keys = jax.random.split(jax.random.key(options["seed"]), count)
     settings = {"rng": keys, "steps": options["steps"], "guidance": options["guidance"]}
-    if options["prompt"]:
+    if options["prompt"] and not options["prompt"].startswith("self:"):
         prompt, rate = sound.read(options["prompt"])
         settings |= {"prompt": sound.resample(prompt, rate, model.rate), "prompt_text": options["prompt_text"]}
     return settings
+
+
+def _lead(prompt: str) -> float:
+    """The seconds of ``self:SECONDS``; 0 for any other prompt."""
+    if not prompt.startswith("self:"):
+        return 0.0
+    try:
+        seconds = float(prompt.removeprefix("self:"))
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < 3600.0:
+        raise ValueError(f"--prompt: expected self:SECONDS with a positive number, found {prompt!r}")
+    return seconds
+
+
+def _continue(model: Any, wave: Any, lead: float, text: str | None, **settings: Any) -> Any:
+    """Decodes one utterance with its own beginning as prompt, where it is at least twice as long; else without."""
+    prompt = {"prompt": wave, "lead": lead} if len(wave) >= 2 * lead * model.rate else {}
+    return model.decode(model.encode(wave, text=text), **prompt, **settings)
 
 
 def _codec_inputs(options: Options, files: list[str]) -> tuple[Any, list[str], list[Any], epath.Path]:

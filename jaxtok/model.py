@@ -149,6 +149,7 @@ class SpeechModel:
         prompt: Audio | None = None,
         prompt_text: str = "",
         rate: int = 0,
+        lead: float = 0.0,
         steps: int = 32,
         guidance: float = 2.0,
         rescale: float = 0.75,
@@ -163,6 +164,8 @@ class SpeechModel:
           prompt: one utterance [L] whose voice is to be followed; cut to whole tokens.
           prompt_text: its transcript, put before the text without a separator, as the reference does.
           rate: of the prompt in Hz; 0 means the model's own.
+          lead: seconds; above 0, ``prompt`` is the one encoded utterance itself, whose beginning of this length, cut
+            to whole tokens, is given clean and left out of the output, as the reference evaluates (with 3 s).
           steps: Euler steps.
           guidance: 1 for none.
           rescale: how far guidance keeps the conditional prediction's standard deviation.
@@ -172,10 +175,11 @@ class SpeechModel:
         """
         sampler = FlowSampler(steps=steps, guidance=guidance, rescale=rescale)
         mel, mask = self.decode_mel(
-            tokens, rng=rng, text=text, prompt=prompt, prompt_text=prompt_text, rate=rate, sampler=sampler
+            tokens, rng=rng, text=text, prompt=prompt, prompt_text=prompt_text, rate=rate, lead=lead, sampler=sampler
         )
         audio = np.asarray(_vocode(self.vocoder, mel, mask))
-        waves = [wave[:samples] for wave, samples in zip(audio, np.asarray(tokens.samples))]
+        given = (tokens.codes.shape[1] * self.factor - mel.shape[1]) * self.frontend.hop
+        waves = [wave[: samples - given] for wave, samples in zip(audio, np.asarray(tokens.samples))]
         return waves[0] if tokens.single else waves
 
     def decode_mel(
@@ -187,6 +191,7 @@ class SpeechModel:
         prompt: Audio | None = None,
         prompt_text: str = "",
         rate: int = 0,
+        lead: float = 0.0,
         sampler: FlowSampler | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """As ``decode``, up to the vocoder: normalised mel [B, T, F] and its mask [B, T], without the prompt."""
@@ -195,7 +200,9 @@ class SpeechModel:
         codes, mask = np.asarray(tokens.codes), np.asarray(tokens.mask)
         before = np.zeros((0, self.frontend.bands), np.float32)
         if prompt is not None:
-            before = self._mel(self._wave(prompt, rate, "prompt"), whole=True)
+            before = self._mel(self._wave(prompt, rate, "prompt"), whole=not lead)
+            before = before[: self._lead(lead, batch, codes.shape[1])] if lead else before
+        if len(before) and not lead:
             own = self._encode([before])[0]
             codes = np.concatenate([np.broadcast_to(own, (batch, *own.shape)), codes], axis=1)
             mask = np.concatenate([np.ones((batch, len(own)), bool), mask], axis=1)
@@ -236,6 +243,16 @@ class SpeechModel:
             out = self.decode(tokens, text=[text], rng=jax.random.fold_in(rng, i), **settings)
             pieces.append(out if tokens.single else out[0])
         return np.concatenate(pieces)
+
+    def _lead(self, lead: float, batch: int, tokens: int) -> int:
+        """The frames of ``lead`` seconds, in whole tokens."""
+        count = int(lead * self.token_rate)
+        if batch != 1 or not 0 < count < tokens:
+            raise ValueError(
+                f"lead: expected one utterance longer than the lead, and a lead of at least one token, found {batch} "
+                f"utterances, {tokens / self.token_rate:.2f} s and a lead of {lead:g} s"
+            )
+        return count * self.factor
 
     def _wave(self, audio: Audio, rate: int, name: str) -> np.ndarray:
         """One utterance as float32 [L] at the model's rate, with peaks of at most 1."""

@@ -73,6 +73,7 @@ BAD = {
     "negative guidance": (CODEC + "--input {}/tone.wav --guidance -2", "guidance must not be negative"),
     "more texts than files": (CODEC + "--input {}/tone.wav --text a --text b", "expected 1 transcripts"),
     "prompt text without prompt": (CODEC + "--input {}/tone.wav --prompt_text a", "without --prompt"),
+    "prompt of no length": (CODEC + "--input {}/tone.wav --prompt self:x", "expected self:SECONDS"),
     "no output": ("encode --model {}/model --input {}/tone.wav", "--output is missing"),
     "missing tokens": ("decode --model {}/model --output {}/out --input {}/absent.st", "no such file"),
     "tokens that are none": (
@@ -129,6 +130,13 @@ def test_reconstruct_keeps_the_length_and_mixes_stereo(place, capsys):
     for name in ("tone", "stereo"):
         audio, rate = soundfile.read(place / "out" / f"{name}.wav")
         assert rate == 24000 and audio.shape == (24000,)
+
+
+def test_own_beginning_as_prompt(place, capsys):
+    run(capsys, CODEC + "--input {}/tone.wav --steps 1 --prompt self:0.4", place)
+    assert soundfile.info(place / "out" / "tone.wav").frames == 24000 - 2 * 3840
+    run(capsys, CODEC + "--input {}/tone.wav --steps 1 --prompt self:0.6", place)  # shorter than twice 0.6 s: no prompt
+    assert soundfile.info(place / "out" / "tone.wav").frames == 24000
 
 
 def test_encode_then_decode(place, capsys):

@@ -93,6 +93,15 @@ def test_prompt_is_not_part_of_the_output(model):
     assert float(jnp.abs(mel - without).max()) > 1e-3
 
 
+def test_lead_is_given_and_left_out(model):
+    wave = noise(24000)
+    tokens = model.encode(wave, text="spoken")
+    audio = model.decode(tokens, rng=jax.random.key(0), prompt=wave, lead=0.5, steps=1)
+    assert audio.shape == (24000 - 3 * UNIT,)  # 0.5 s hold 3 whole tokens
+    with pytest.raises(ValueError, match="lead of 2 s"):
+        model.decode(tokens, rng=jax.random.key(0), prompt=wave, lead=2.0)
+
+
 def test_stored_codes_decode_like_fresh_ones(model):
     tokens = model.encode(noise(9000))
     stored = model.tokens(np.asarray(tokens.codes[0]), samples=9000)

@@ -172,8 +172,14 @@ class PrefixDecoder(nn.Module):
         """
         cond = cond or {}
         batch, length, _ = self.shape(latents)
-        mask = jnp.ones((batch, length), bool) if mask is None else mask
-        codes = resample.linear(self.code_linear(latents), length)
+        codes = self.code_linear(latents)
+        if mask is None:
+            mask = jnp.ones((batch, length), bool)
+        else:  # beyond the end of a sample stands its last token: frames near the end are interpolated as if alone
+            last = mask[:, self.factor // 2 :: self.factor].sum(1, keepdims=True) - 1
+            index = jnp.clip(jnp.arange(codes.shape[1])[None], max=jnp.maximum(last, 0))
+            codes = jnp.take_along_axis(codes, index[..., None], axis=1)
+        codes = resample.linear(codes, length)
         if "latents_keep" in cond:
             codes = codes * cond["latents_keep"][:, None, None]
         null_frames = self.code_mlp(jnp.zeros((1, 1, self.width), codes.dtype))

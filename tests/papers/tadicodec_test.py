@@ -197,12 +197,12 @@ def test_tokens_do_not_depend_on_padding_or_neighbours(model):
 
 
 def test_samples_do_not_depend_on_padding_or_neighbours(model):
-    mel, mask = _batch(np.random.default_rng(2), [16, 40], 48)
+    _, mask = _batch(np.random.default_rng(2), [16, 40], 48)
     text = {
         "text_ids": jnp.array([[3, 7, 1, 0, 0], [2, 2, 5, 11, 4]]),
         "text_mask": jnp.array([[1, 1, 1, 0, 0], [1] * 5], bool),
     }
-    latents = model(mel, mask=mask, method="encode").latents
+    latents = jax.random.normal(jax.random.key(5), (2, 6, BITS))  # what padded tokens hold must not matter
     keys = noise.per_example(jax.random.key(0), jnp.array([7, 3]))
     sampler = FlowSampler(steps=3)
     together = model(latents, mask=mask, cond=text, rng=keys, sampler=sampler, method="decode")
