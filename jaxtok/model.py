@@ -258,20 +258,10 @@ class SpeechModel:
         """One utterance as float32 [L] at the model's rate, with peaks of at most 1."""
         from jaxtok.data import audio as sound
 
-        wave: np.ndarray = np.asarray(audio)
-        if wave.ndim != 1:
-            raise ValueError(f"{name}: expected mono audio [samples], found shape {wave.shape}; mix channels first")
-        if wave.size == 0:
-            raise ValueError(f"{name}: expected audio, found no samples")
-        if np.issubdtype(wave.dtype, np.integer):
-            wave = wave / np.float32(np.iinfo(wave.dtype).max)
-        if not np.issubdtype(wave.dtype, np.floating):
-            raise ValueError(f"{name}: expected floating-point or integer samples, found {wave.dtype}")
-        if not np.isfinite(wave).all():
-            raise ValueError(f"{name}: found NaN or Inf among the samples")
+        wave = sound.mono(audio, name)
         if rate < 0:
             raise ValueError(f"{name}: rate must be positive, found {rate}")
-        return sound.scale(sound.resample(wave.astype(np.float32), rate or self.rate, self.rate))
+        return sound.scale(sound.resample(wave, rate or self.rate, self.rate))
 
     def _mel(self, wave: np.ndarray, whole: bool = False) -> np.ndarray:
         """Normalised mel [T, F], T a multiple of ``factor``: padded up, or cut down where ``whole`` and long enough."""

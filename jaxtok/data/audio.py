@@ -74,6 +74,30 @@ def read(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     return decode(file.read_bytes(), os.fspath(path))
 
 
+def mono(audio: Any, name: str) -> np.ndarray:
+    """Checks an array of samples: float32 [L] of floats as they are, or of integers divided by their type's maximum.
+
+    Args:
+      audio: [L].
+      name: how errors call it.
+
+    Raises:
+      ValueError: in one sentence, for other shapes and types, no samples, or NaN or Inf.
+    """
+    wave: np.ndarray = np.asarray(audio)
+    if wave.ndim != 1:
+        raise ValueError(f"{name}: expected mono audio [samples], found shape {wave.shape}; mix channels first")
+    if wave.size == 0:
+        raise ValueError(f"{name}: expected audio, found no samples")
+    if np.issubdtype(wave.dtype, np.integer):
+        return wave.astype(np.float32) / np.float32(np.iinfo(wave.dtype).max)
+    if not np.issubdtype(wave.dtype, np.floating):
+        raise ValueError(f"{name}: expected floating-point or integer samples, found {wave.dtype}")
+    if not np.isfinite(wave).all():
+        raise ValueError(f"{name}: found NaN or Inf among the samples")
+    return wave.astype(np.float32)
+
+
 def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
     """Resamples [L] from ``rate`` to ``target`` Hz with soxr's high quality; the length is ``resampled_length``.
 
