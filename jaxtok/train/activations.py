@@ -44,9 +44,14 @@ def rows_stay(mesh: Mesh, batch: Mapping[str, Any]) -> Generator[None]:
         yield
 
 
+def by_rows(task: Any, mesh: Mesh) -> "RowsStay":
+    """The task, traced under :func:`rows_stay`; one that already is comes back as it is."""
+    return task if isinstance(task, RowsStay) else RowsStay(task, mesh)
+
+
 @dataclasses.dataclass(frozen=True)
 class RowsStay:
-    """A task whose losses and evaluation are traced under :func:`rows_stay`; everything else is the task's own."""
+    """A task whose losses, evaluation and programs keep their rows; everything else is the task's own."""
 
     task: Any
     mesh: Mesh

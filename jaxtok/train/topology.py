@@ -43,7 +43,7 @@ class Chip:
 CHIPS: Mapping[str, Chip] = {
     chip.name: chip
     for chip in (
-        Chip("v4", 3, 275e12, 32e9, 1228e9, 300e9, "v4", 2, (("chip_config_name", "megachip"),)),
+        Chip("v4", 3, 275e12, 32e9, 1228e9, 300e9, "v4", 2, (("chip_config_name", "megacore"),)),
         Chip("v5e", 2, 197e12, 16e9, 819e9, 200e9, "v5litepod"),
         Chip("v5p", 3, 459e12, 95e9, 2765e9, 600e9, "v5p", 2),
         Chip("v6e", 2, 918e12, 32e9, 1640e9, 400e9, "v6e"),
