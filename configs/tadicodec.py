@@ -1,10 +1,11 @@
 """TaDiCodec: Text-aware Diffusion Speech Tokenizer for Speech Language Modeling (arXiv 2508.16790).
 
-    jaxtok train --config configs/tadicodec.py:mini --workdir runs/first      # about 12 minutes on 2 CPU cores
-    jaxtok compile --config configs/tadicodec.py:paper --topology v5e:4x4
+    jaxtok train --config configs/tadicodec.py:mini --workdir runs/first      # about 10 minutes on 2 CPU cores
+    jaxtok compile --config configs/tadicodec.py:paper --topology v5e:4x4 --mesh data=4,fsdp=4
 
 paper: 495.77 M parameters, 87.5 bit/s, Emilia (about 100k hours), 800k steps; the paper reports WER 3.02, speaker
-similarity 0.67, UTMOS 3.68 with ground-truth text. mini: 1.9 M parameters on 88 minutes of shipped speech.
+similarity 0.67, UTMOS 3.68 with true text. mini: 2.37 M parameters; expect a mel distance near 1.2 nats for the mean of
+8 samples (mean frame 1.7, untrained 2.2), a little less with the right text, and rhythm rather than words.
 """
 
 import ml_collections
@@ -35,7 +36,8 @@ def paper() -> ml_collections.ConfigDict:
         source="arrayrecord:/data/emilia",
         text=dict(target="jaxtok.text.subword:Subword", path="/data/tadicodec/text_tokenizer/tokenizer.json"),
         seconds=(10.0, 40.0), buckets=((10.24, 160), (20.48, 320), (40.0, 512)), words=1,
-        steps=800_000, batch_size=256, ema=0.0, drops=(0.2, 0.0), window=(40.0, 4.0), entropy=(1.0, 1, 1.0),
+        steps=800_000, batch_size=256, ema=0.0, drops=(0.2, 0.0), window=(40.0, 4.0),
+        entropy=dict(entropy=1.0, group=1, temperature=1.0),
         schedule=dict(target="jaxtok.train.schedules:inverse_sqrt", peak=7.5e-5, warmup=32_000),
     )  # fmt: skip
 
@@ -48,7 +50,7 @@ def mini() -> ml_collections.ConfigDict:
         seconds=(4.0, 4.8), buckets=((4.8, 128),), words=4,
         steps=800, batch_size=8, ema=0.99, drops=(0.1, 0.1), window=(12.8, 1.28),
         # Entropy over groups of 7 bits at a harder temperature: with the paper's weak term a short run used 27 codes.
-        entropy=(0.2, 7, 8.0),
+        entropy=dict(entropy=0.2, group=7, temperature=8.0),
         schedule=dict(target="jaxtok.train.schedules:cosine", peak=1e-3, warmup=100, steps=800),
     )  # fmt: skip
 
@@ -59,7 +61,8 @@ def tiny() -> ml_collections.ConfigDict:
         scan=True, remat="", dtype="float32",
         source="samples:speech", text=dict(target="jaxtok.text.bytes:Bytes"),
         seconds=(3.2, 3.2), buckets=((3.2, 128),), words=1,
-        steps=2, batch_size=8, ema=0.9, drops=(0.2, 0.0), window=(2.56, 0.32), entropy=(1.0, 1, 1.0),
+        steps=2, batch_size=8, ema=0.9, drops=(0.2, 0.0), window=(2.56, 0.32),
+        entropy=dict(entropy=1.0, group=1, temperature=1.0),
         schedule=dict(target="jaxtok.train.schedules:inverse_sqrt", peak=1e-3, warmup=1),
     )  # fmt: skip
 
@@ -78,10 +81,7 @@ def config(
         model=dict(
             target="jaxtok.tokenizers.diffusion:DiffusionTokenizer",
             encoder=dict(target="jaxtok.papers.tadicodec:Encoder", depth=depths[0], bits=14, factor=8, **size),
-            quantizer=dict(
-                target="jaxtok.quantizers.bsq:BSQ", bits=14,
-                entropy=entropy[0], group=entropy[1], temperature=entropy[2],
-            ),
+            quantizer=dict(target="jaxtok.quantizers.bsq:BSQ", bits=14, **entropy),
             decoder=dict(
                 target="jaxtok.papers.tadicodec:PrefixDecoder", depth=depths[1], vocabulary=vocabulary, factor=8,
                 norm_init=norm_init, **size,
