@@ -30,18 +30,33 @@ def parser(doc: str, *, steps: int, seeds: int = 3) -> argparse.ArgumentParser:
     return found
 
 
-def run_all(run: Callable[..., Row], arms: Sequence[str], *, seeds: int, jobs: int, **options) -> list[Row]:
-    """Rows of every arm and seed, in this order; seeds are the outer loop, so that an early stop leaves whole sets."""
-    one_core = "--xla_cpu_multi_thread_eigen=false"
-    if jobs > 1 and one_core not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {one_core}".strip()
-    tasks = [(arm, seed) for seed in range(seeds) for arm in arms]
+def run_all(
+    run: Callable[..., Row], arms: Sequence[str], *, seeds: int, jobs: int, done: epath.PathLike, **options
+) -> list[Row]:
+    """Rows of every arm and seed, in this order; seeds are the outer loop, so that an early stop leaves whole sets.
+
+    Finished rows are appended to the file ``done`` with their options; a second call goes on after them.
+    """
+    done = epath.Path(done)
+    found = [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
+    wanted = [(arm, seed) for seed in range(seeds) for arm in arms]
+    rows = [row for row in found if (row["arm"], row["seed"]) in wanted and row["options"] == options]
+    tasks = [task for task in wanted if task not in [(row["arm"], row["seed"]) for row in rows]]
+
+    def keep(row: Row) -> None:
+        rows.append(row | {"options": options})
+        done.parent.mkdir(parents=True, exist_ok=True)
+        with done.open("a") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
+
     if jobs == 1:
-        rows = [run(*task, **options) for task in tasks]
+        for task in tasks:
+            keep(run(*task, **options))
     else:
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-            rows = [f.result() for f in [pool.submit(run, *task, **options) for task in tasks]]
+            for future in concurrent.futures.as_completed([pool.submit(run, *task, **options) for task in tasks]):
+                keep(future.result())
     return sorted(rows, key=lambda row: (list(arms).index(row["arm"]), row["seed"]))
 
 

@@ -33,7 +33,7 @@ def pair(surroundings, workdir):
         for i in range(2)
     ]
     try:
-        texts = [process.communicate(timeout=60) for process in both]
+        texts = [process.communicate(timeout=240) for process in both]
     finally:
         for process in both:
             process.kill()
