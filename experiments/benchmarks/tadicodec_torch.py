@@ -8,8 +8,9 @@ and number of threads. The PyTorch side (``tadicodec_reference.py``) does what t
 per Euler step, one with text and tokens and one without, with every module, the MLPs of text, tokens and time included,
 called inside the loop (inference mode, fused attention). Each framework lives in a process of its own, which prepares,
 is checked against the other, and then waits; the runs alternate (PyTorch, jaxtok, PyTorch, ...), so that a ratio
-compares neighbours in time. Compilation is not in the times; it is reported. The vocoder is left out: it is the same
-network on both sides.
+compares neighbours in time. With ``--threads=1`` the times are CPU seconds of the process, which other jobs on the
+machine hardly move; with more threads they are wall-clock seconds, which need a quiet machine. Compilation is not in
+the times; it is reported. The vocoder is left out: it is the same network on both sides.
 
 Writes tadicodec_torch.json and tadicodec_torch.md beside this file (``--out`` for another place).
 """
@@ -69,7 +70,8 @@ def weight_shapes(encoder_depth: int, decoder_depth: int) -> dict[str, tuple[int
 
 
 def model_config(encoder_depth: int, decoder_depth: int) -> dict:
-    size = dict(width=WIDTH, heads=HEADS, hidden=HIDDEN)
+    attention = dict(ref="jaxtok.nn.attention:by_head")  # for CPUs
+    size = dict(width=WIDTH, heads=HEADS, hidden=HIDDEN, attention=attention)
     return dict(
         target="jaxtok.tokenizers.diffusion:DiffusionTokenizer",
         encoder=dict(target="jaxtok.papers.tadicodec:Encoder", depth=encoder_depth, bits=BITS, factor=FACTOR, **size),
@@ -180,12 +182,12 @@ def work(side: str, folder: pathlib.Path, settings: argparse.Namespace) -> None:
         arrays = (inputs["audio"],)
         if name == "decode":
             arrays = (np.load(folder / "codes.npy"), inputs["text_ids"], inputs["start"])
-        begin = time.perf_counter()
+        begin, begin_cpu = time.perf_counter(), time.process_time()
         out = sides[name](*arrays)
-        seconds = time.perf_counter() - begin
+        seconds, cpu = time.perf_counter() - begin, time.process_time() - begin_cpu
         if save:
             np.save(folder / save[0], out)
-        print(json.dumps({"seconds": seconds, "peak_mb": peak_mb()}), flush=True)
+        print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak_mb()}), flush=True)
 
 
 def peak_mb() -> int:
@@ -195,7 +197,13 @@ def peak_mb() -> int:
 class Worker:
     def __init__(self, side: str, folder: pathlib.Path, threads: int):
         command = [sys.executable, __file__, *sys.argv[1:], f"--work={side}", f"--folder={folder}"]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}
+        environment = os.environ | {
+            "OMP_NUM_THREADS": str(threads),
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),  # read by the second process, for its memory
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "MALLOC_MMAP_THRESHOLD_": "131072",  # freed arrays leave the process, on both sides
+        }
         self.process = subprocess.Popen(
             command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -232,13 +240,13 @@ def verify(folder: pathlib.Path, workers: dict[str, Worker]) -> dict:
     return {"equal_tokens": same, "largest_mel_difference": error, "mel_std": float(outputs["torch", "decode"].std())}
 
 
-def compare(workers: dict[str, Worker], pairs: int) -> dict:
+def compare(workers: dict[str, Worker], pairs: int, clock: str) -> dict:
     times = {name: {side: [] for side in workers} for name in ("encode", "decode")}
     for pair in range(pairs):
         for name, sides in times.items():
             for side, worker in workers.items():
                 time.sleep(0.3)  # the other side's threads stop spinning
-                sides[side].append(worker.run(name)["seconds"])
+                sides[side].append(worker.run(name)[clock])
             ratio = sides["torch"][-1] / sides["jaxtok"][-1]
             seconds = f"torch {sides['torch'][-1]:.3f} s, jaxtok {sides['jaxtok'][-1]:.3f} s"
             print(f"pair {pair + 1} {name}: {seconds}, ratio {ratio:.3f}, load {os.getloadavg()[0]:.1f}", flush=True)
@@ -280,14 +288,23 @@ def report(settings: argparse.Namespace, agreement: dict, times: dict, peaks: di
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + ".",
         "",
-        "Ratio = PyTorch's seconds over jaxtok's, of neighbouring runs; above 1, jaxtok is faster.",
+        "Ratio = PyTorch's seconds over jaxtok's, of neighbouring runs; above 1, jaxtok is faster."
+        + (
+            " Seconds are the process's CPU time, which other work on the machine hardly moves."
+            * (settings.threads == 1)
+        ),
         "",
         "| | PyTorch s (min) | jaxtok s (min) | ratios | median | ratio of minima |",
         "| --- | --- | --- | --- | --- | --- |",
         *rows,
         "",
-        f"Peak resident memory of the process: PyTorch {peaks['torch']} MB, jaxtok {peaks['jaxtok']} MB "
-        f"(after loading and compiling: {notes['torch']['ready_mb']} and {notes['jaxtok']['ready_mb']} MB). "
+        "| Resident memory of the process, MB | PyTorch | jaxtok |",
+        "| --- | --- | --- |",
+        f"| weights loaded, programs compiled | {notes['torch']['ready_mb']} | {notes['jaxtok']['ready_mb']} |",
+        f"| peak | {peaks['torch']} | {peaks['jaxtok']} |",
+        f"| peak of a second process (programs from the compilation cache) | {peaks['torch, second process']} "
+        f"| {peaks['jaxtok, second process']} |",
+        "",
         f"Compilation, not in the times: {compiled}.",
         "",
         f"Checked before timing: {agreement['equal_tokens']:.1%} of the tokens are equal, and the mel differs by at "
@@ -320,9 +337,14 @@ def main() -> None:
         workers = {side: Worker(side, folder, settings.threads) for side in ("torch", "jaxtok")}
         agreement = verify(folder, workers)
         print(json.dumps(agreement), flush=True)
-        times = compare(workers, settings.pairs)
+        times = compare(workers, settings.pairs, "cpu_seconds" if settings.threads == 1 else "seconds")
         peaks = {side: worker.run("encode")["peak_mb"] for side, worker in workers.items()}
         for worker in workers.values():
+            worker.close()
+        for side in workers:  # fresh processes; jaxtok's finds its programs compiled
+            worker = Worker(side, folder, settings.threads)
+            worker.run("encode")
+            peaks[f"{side}, second process"] = worker.run("decode")["peak_mb"]
             worker.close()
     print(peaks, {side: worker.notes for side, worker in workers.items()})
     report(settings, agreement, times, peaks, {side: worker.notes for side, worker in workers.items()})

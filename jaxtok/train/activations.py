@@ -4,6 +4,7 @@ Rows of a batch are divided over data and fsdp, parameters over fsdp. Where both
 may keep either division; left alone it kept the weights' one, moved activations between devices in every layer and
 computed each row on all devices of a fsdp group. What a module returns is therefore held to its rows; the weights,
 which are smaller, are gathered when they are used and their gradients scattered (Rajbhandari et al. 2020, stage 3).
+(Where a device has few positions, activations are the smaller ones, and this sends more than the compiler's choice.)
 """
 
 import contextlib

@@ -108,7 +108,7 @@ def compiled(fn: Any, args: tuple, devices: int, chip: Chip | None) -> Numbers:
     ``flops`` counts matrix products with loop lengths; ``memory`` is the compiler's (arguments, outputs, temporaries,
     aliased, code, and their sum ``peak``); ``collectives`` by kind with bytes times trip count; ``roofline`` in
     seconds. A program that the compiler refuses for want of memory has ``fits`` False and the memory that it asked
-    for.
+    for; one whose text cannot be read has ``unread``, the reason, and its memory.
     """
     traced = fn.trace(*args)
     numbers: Numbers = {"flops": flops.of_jaxpr(traced.jaxpr) / devices}
@@ -122,7 +122,13 @@ def compiled(fn: Any, args: tuple, devices: int, chip: Chip | None) -> Numbers:
         return numbers | {"compile_seconds": _since(start), "memory": {"peak": needed}, "fits": False}
     numbers["compile_seconds"] = _since(start)
     numbers["memory"] = memory(result.memory_analysis())
-    module = hlo.parse(result.as_text())
+    if chip is not None:
+        numbers["fits"] = numbers["memory"]["peak"] <= chip.hbm
+    try:
+        text = result.as_text()
+    except jax.errors.JaxRuntimeError:  # a libtpu newer than jaxlib writes programs that jaxlib cannot read
+        return numbers | {"unread": "this jaxlib cannot read what this libtpu compiles (pip install 'jax[tpu]')"}
+    module = hlo.parse(text)
     found = collectives.of_module(module, devices)
     numbers["collectives"] = collectives.by_kind(found)
     numbers["largest"] = [
@@ -130,7 +136,6 @@ def compiled(fn: Any, args: tuple, devices: int, chip: Chip | None) -> Numbers:
     ]  # fmt: skip
     numbers["loops_known"] = all(visit.known for visit in hlo.visits(module))
     if chip is not None:
-        numbers["fits"] = numbers["memory"]["peak"] <= chip.hbm
         traffic = roofline.traffic(module)
         least = roofline.time(chip, flops=numbers["flops"], traffic=traffic, sent=sum(one.sent for one in found))
         numbers["traffic"] = traffic

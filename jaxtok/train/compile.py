@@ -139,7 +139,7 @@ def _rows(numbers: Mapping[str, Any], chip: slices.Chip | None) -> dict[str, lis
 def _messages(name: str, program: Mapping[str, Any]) -> list[str]:
     """Tables of one program's collectives."""
     if not program.get("collectives"):
-        said = "none" if "collectives" in program else "not compiled: it does not fit"
+        said = "none" if "collectives" in program else program.get("unread", "not compiled: it does not fit")
         return ["", f"collectives of {name}: {said}"]
     lines = ["", f"{'collectives of ' + name:32} {'times':>8}{'bytes':>12}{'sent':>12}"]
     for kind, row in program["collectives"].items():

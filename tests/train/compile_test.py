@@ -172,12 +172,12 @@ def test_report_of_a_scanned_network():
     assert "fits" not in text and "roofline" not in text.lower()  # nothing is claimed of CPUs
 
 
-def test_rows_stay_changes_no_value_and_sends_less():
+def test_rows_that_stay_change_no_value_and_send_less():
     config = settings.resolve(toy_stack.config())
     mesh = sharding.make_mesh({"data": 2, "fsdp": 4}, jax.devices()[:8])
     plain = toy_stack.Task(toy_stack.Stack())
     assert activations.by_rows(activations.by_rows(plain, mesh), mesh) == activations.by_rows(plain, mesh)
-    batch = sharding.put_batch(mesh, next(toy_stack.Source().training(batch_size=16, seed=0)))
+    batch = sharding.put_batch(mesh, next(toy_stack.Source(length=512).training(batch_size=16, seed=0)))
     losses, sent = [], []
     for task in (plain, activations.by_rows(plain, mesh)):
         program = make_program(config, task, mesh, batch)
@@ -186,7 +186,7 @@ def test_rows_stay_changes_no_value_and_sends_less():
         sent.append(sum(one.sent for one in collectives.of_module(hlo.parse(compiled.as_text()), mesh.size)))
         losses.append(float(compiled(state, frozen, batch, sharding.flags(mesh, 0))[1]["loss"]))
     assert math.isclose(*losses, rel_tol=1e-6)
-    assert sent[1] <= sent[0]
+    assert sent[1] < sent[0] / 4  # many positions per device: weights are smaller than activations
 
 
 def test_batch_of_the_paper_needs_no_files():
@@ -232,6 +232,17 @@ def test_refusal_for_want_of_memory_is_read():
     said = "Ran out of memory in memory space hbm. Used 20.54G of 15.75G hbm. Exceeded hbm capacity by 4.79G."
     assert ahead._refused(said) == int(20.54 * 2**30)
     assert ahead._refused("INTERNAL: something else") is None
+
+
+def test_a_program_that_jaxlib_cannot_read_still_has_its_memory(monkeypatch):
+    def refuse(self):
+        raise jax.errors.JaxRuntimeError("INTERNAL: unknown instruction")
+
+    monkeypatch.setattr(jax.stages.Compiled, "as_text", refuse)
+    square = jax.ShapeDtypeStruct((8, 8), np.float32)
+    numbers = ahead.compiled(jax.jit(lambda x: x @ x), (square,), 1, topology.CHIPS["v5e"])
+    assert numbers["flops"] == 2 * 8**3 and numbers["memory"]["arguments"] == 256 and numbers["fits"]
+    assert "pip install" in numbers["unread"] and "collectives" not in numbers
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu (the extra 'tpu') is not installed")

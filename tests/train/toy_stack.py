@@ -43,8 +43,10 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
+    length: int = LENGTH
+
     def training(self, *, batch_size, seed, process_index=0, process_count=1):
-        x = np.random.default_rng(seed).normal(size=(batch_size, LENGTH, INPUTS)).astype(np.float32)
+        x = np.random.default_rng(seed).normal(size=(batch_size, self.length, INPUTS)).astype(np.float32)
         while True:
             yield {"x": x, "index": np.arange(batch_size, dtype=np.int32), "name": np.array(["a"] * batch_size)}
 

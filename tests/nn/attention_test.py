@@ -1,0 +1,37 @@
+"""The implementations of attention agree, in values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtok.nn import attention
+
+
+def inputs(heads=4, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = (2, 5, 4, 8), (2, 7, heads, 8), (2, 7, heads, 8)
+    return [jax.random.normal(key, shape, dtype) for key, shape in zip(keys, shapes)]
+
+
+@pytest.mark.parametrize("shape", [None, (2, 1, 1, 7), (1, 1, 5, 7), (2, 4, 5, 7)])
+def test_by_head_equals_xla_under_every_mask(shape):
+    mask = None if shape is None else jax.random.bernoulli(jax.random.key(1), 0.6, shape)
+    if shape == (2, 4, 5, 7):
+        mask = mask.at[1, 2, 3].set(False)  # a query that may look nowhere
+    query, key, value = inputs()
+    out, expected = (
+        jax.value_and_grad(lambda *qkv, f=f: jnp.sin(f(*qkv, mask)).sum(), argnums=(0, 1, 2))(query, key, value)
+        for f in (attention.by_head, attention.xla)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=5e-6), out, expected)
+
+
+def test_by_head_with_fewer_key_heads_and_in_bfloat16():
+    query, key, value = inputs(heads=2)
+    np.testing.assert_allclose(attention.by_head(query, key, value), attention.xla(query, key, value), atol=1e-6)
+    query, key, value = inputs(dtype=jnp.bfloat16)
+    out = attention.by_head(query, key, value)
+    assert out.dtype == jnp.bfloat16
+    exact = attention.xla(*(x.astype(jnp.float32) for x in (query, key, value)))
+    np.testing.assert_allclose(out.astype(jnp.float32), exact, atol=0.02)
