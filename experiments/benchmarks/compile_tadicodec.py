@@ -19,7 +19,9 @@ from jaxtok.train import ahead, settings, topology
 from jaxtok.train.compile import render
 
 HERE = pathlib.Path(__file__).parent
-RUNS = (("v5e:4x4", "data=4,fsdp=4", 128), ("v5p:4x4x4", "data=16,fsdp=4", 256))
+# v5p:4x4x4 (data=16,fsdp=4, batch 256) waits for a jaxlib that can read what its libtpu writes: with jaxlib 0.10.2 and
+# libtpu 0.0.52 the train step compiles, and its text cannot be parsed for collectives.
+RUNS = (("v5e:4x4", "data=4,fsdp=4", 128),)
 
 
 def command(slice_name: str, mesh: str, batch: int) -> list[str]:
