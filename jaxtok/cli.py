@@ -82,7 +82,7 @@ def train(argv: list[str]) -> int:
 
     result = run(options["config"], workdir)
     if result.reason == "done":
-        config = recipes.from_json((epath.Path(workdir) / "config.json").read_text())
+        config = recipes.of_run(workdir)
         for spec in config.get("after", ()):
             build(spec)(result, config, workdir)
     return 0
@@ -96,8 +96,6 @@ def evaluate(argv: list[str]) -> int:
     options.integer("limit", 0, "at most so many examples; 0 for all")
     options.parse(argv)
     workdir, split = epath.Path(options.required("model")), options["split"]
-    if not (workdir / "config.json").exists():
-        raise ValueError(f"model {str(workdir)!r}: no run there (expected a directory with config.json)")
     from jaxtok.train.evaluate import evaluate_run
 
     numbers = evaluate_run(workdir, split=split, limit=options["limit"])
@@ -120,9 +118,7 @@ def reconstruct(argv: list[str]) -> int:
     settings = _sampling(options, len(waves), model)
     if lead := _lead(options["prompt"]):
         keys = settings.pop("rng")
-        decoded = [
-            _continue(model, wave, lead, texts and texts[i], rng=keys[i], **settings) for i, wave in enumerate(waves)
-        ]
+        decoded = [_continue(model, tokens, i, wave, lead, rng=keys[i], **settings) for i, wave in enumerate(waves)]
     else:
         decoded = model.decode(tokens, **settings)
     for path, wave, mask in zip(paths, decoded, tokens.mask):
@@ -303,10 +299,11 @@ def _lead(prompt: str) -> float:
     return seconds
 
 
-def _continue(model: Any, wave: Any, lead: float, text: str | None, **settings: Any) -> Any:
+def _continue(model: Any, tokens: Any, row: int, wave: Any, lead: float, **settings: Any) -> Any:
     """Decodes one utterance with its own beginning as prompt, where it is at least twice as long; else without."""
     prompt = {"prompt": wave, "lead": lead} if len(wave) >= 2 * lead * model.rate else {}
-    return model.decode(model.encode(wave, text=text), **prompt, **settings)
+    alone = model.tokens(tokens.codes[row, : int(tokens.mask[row].sum())], samples=int(tokens.samples[row]))
+    return model.decode(alone, text=tokens.text and tokens.text[row], **prompt, **settings)
 
 
 def _codec_inputs(options: Options, files: list[str]) -> tuple[Any, list[str], list[Any], epath.Path]:
@@ -347,7 +344,7 @@ def _token_file(path: str) -> Mapping[str, Any]:
 def _write_json(path: epath.Path, numbers: Mapping[str, Any]) -> None:
     from jaxtok.files import write_whole
 
-    write_whole(path, (json.dumps(numbers, indent=1) + "\n").encode())
+    write_whole(path, json.dumps(numbers, indent=1) + "\n")
 
 
 def _fail(sentence: str, status: int) -> int:

@@ -335,16 +335,11 @@ def load(name: str | epath.PathLike, *, step: int = -1) -> SpeechModel:
     Raises:
       ValueError: when there is no such run.
     """
-    workdir = epath.Path(name)
-    file = workdir / "config.json"
-    if not file.exists():
-        raise ValueError(
-            f"model {str(name)!r}: no run there (expected the directory of `jaxtok train` with config.json)"
-        )
-    config = recipes.from_json(file.read_text())
+    config, workdir = recipes.of_run(name), epath.Path(name)
     weights = workdir / "weights.safetensors"
     if weights.exists():
         flat = safetensors.numpy.load(weights.read_bytes())
+        flat = {path: jnp.asarray(array) for path, array in flat.items()}  # once, and not at every call
         return assemble(config, flax.traverse_util.unflatten_dict(flat, sep="/"))
     from jaxtok.train.checkpoint import load_params
 
@@ -364,7 +359,7 @@ def save(directory: epath.PathLike, config: Any, params: Any) -> None:
         raise ValueError(f"directory {str(directory)!r} already holds a model; choose another")
     flat = {name: np.ascontiguousarray(leaf) for name, leaf in flax.traverse_util.flatten_dict(params, sep="/").items()}
     write_whole(target / "weights.safetensors", safetensors.numpy.save(flat))
-    write_whole(target / "config.json", json.dumps(config, indent=1, default=list).encode())
+    write_whole(target / "config.json", json.dumps(config, indent=1, default=list))
 
 
 def assemble(config: Any, params: Any) -> SpeechModel:

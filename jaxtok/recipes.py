@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import ml_collections
+from etils import epath
 
 
 def directory() -> pathlib.Path:
@@ -145,6 +146,20 @@ def _flatten(config: ml_collections.ConfigDict, prefix: str = "") -> list[str]:
         if isinstance(value, ml_collections.ConfigDict):
             keys += _flatten(value, f"{prefix}{key}.")
     return keys
+
+
+def of_run(directory: epath.PathLike) -> dict[str, Any]:
+    """The config that a run's directory (or one of converted weights) keeps.
+
+    Raises:
+      ValueError: when there is no run.
+    """
+    file = epath.Path(directory) / "config.json"
+    if not file.exists():
+        raise ValueError(
+            f"model {str(directory)!r}: no run there (expected the directory of `jaxtok train` with config.json)"
+        )
+    return from_json(file.read_text())
 
 
 def from_json(text: str) -> dict[str, Any]:

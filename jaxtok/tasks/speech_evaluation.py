@@ -79,10 +79,11 @@ def measure(
     mel, mask, each, codes = run(params, batch)
     wrong = run(params, shuffled(batch))[2]
     raw = run(untrained, batch)[2]
+    right = distance(each.mean(0), mel, mask)
     distances = {
         "single": jnp.stack([distance(one, mel, mask) for one in each]).mean(0),
-        "mean_of_samples": distance(each.mean(0), mel, mask),
-        "right_text": distance(each.mean(0), mel, mask),
+        "mean_of_samples": right,
+        "right_text": right,
         "shuffled_text": distance(wrong.mean(0), mel, mask),
         "untrained": distance(raw.mean(0), mel, mask),
         "mean_frame": distance(jnp.broadcast_to(mean, mel.shape), mel, mask),

@@ -77,7 +77,8 @@ class RowsStay:
 
             return call
 
-        return {name: (held(fn), args) for name, (fn, args) in self.task.programs(params, batch).items()}
+        further = getattr(self.task, "programs", None)  # a task need not have any
+        return {name: (held(fn), args) for name, (fn, args) in (further(params, batch) if further else {}).items()}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "task"), name)

@@ -15,8 +15,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from jaxtok.build import build
 from jaxtok.data.abstract import abstract_batch
-from jaxtok.train import activations, collectives, flops, hlo, roofline, settings, sharding
-from jaxtok.train.program import Program, make_program
+from jaxtok.train import collectives, flops, hlo, roofline, settings, sharding
+from jaxtok.train.program import Program, make_program, make_task
 from jaxtok.train.state import count
 from jaxtok.train.topology import Chip
 
@@ -37,7 +37,7 @@ def measure(config: Mapping[str, Any], mesh: Mesh, chip: Chip | None) -> Numbers
       ValueError: for a batch or sharding that does not fit the mesh, before anything is compiled.
     """
     settings.check_rows(config["train"], mesh.shape["data"] * mesh.shape["fsdp"], 1)
-    task = activations.by_rows(build(config["task"], model=build(config["model"])), mesh)
+    task = make_task(config, mesh)
     batch = like_batch(config, mesh)
     program = make_program(config, task, mesh, batch)
     state, frozen = program.like

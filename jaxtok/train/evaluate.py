@@ -10,9 +10,9 @@ from etils import epath
 from jax.sharding import Mesh
 
 from jaxtok import recipes
-from jaxtok.build import build
 from jaxtok.train import settings, sharding
 from jaxtok.train.checkpoint import load_item, load_params
+from jaxtok.train.program import make_task
 from jaxtok.train.source import source_of
 from jaxtok.train.state import TrainState, Tree
 from jaxtok.train.step import keys
@@ -70,9 +70,9 @@ def evaluate_run(workdir: epath.PathLike, *, split: str, limit: int = 0) -> dict
     Raises:
       ValueError: when there is no such run, or nothing in the split.
     """
-    config = settings.resolve(recipes.from_json((epath.Path(workdir) / "config.json").read_text()))
+    config = settings.resolve(recipes.of_run(workdir))
     mesh = sharding.make_mesh(config["train"]["mesh"])
-    task = build(config["task"], model=build(config["model"]))
+    task = make_task(config, mesh)
     size = config["train"]["batch_size"]
     batches = source_of(config["data"]).evaluation(split=split, batch_size=size, limit=limit)
     loaded = load_params(workdir), load_item(workdir, "state")

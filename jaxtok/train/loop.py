@@ -16,7 +16,6 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from jaxtok.build import build
 from jaxtok.files import write_whole
 from jaxtok.train import evaluate as evaluating
 from jaxtok.train import interrupt, manifest, processes, settings, sharding
@@ -25,7 +24,7 @@ from jaxtok.train.checkpoint import Checkpoints, newest, restore
 from jaxtok.train.errors import TrainingError
 from jaxtok.train.lock import Lock
 from jaxtok.train.profile import Window
-from jaxtok.train.program import Program, make_program
+from jaxtok.train.program import Program, make_program, make_task
 from jaxtok.train.progress import Progress, Signal
 from jaxtok.train.source import source_of
 from jaxtok.train.state import TrainState, Tree, count, fingerprint
@@ -78,7 +77,7 @@ def train(config: Any, workdir: epath.PathLike, *, stop_after: int = 0, callback
     mesh = sharding.make_mesh(plan["mesh"])
     settings.check_rows(plan, mesh.shape["data"] * mesh.shape["fsdp"], jax.process_count())
     playing.from_config(plan["players"])
-    task = build(config["task"], model=build(config["model"]))
+    task = make_task(config, mesh)
     source = source_of(config["data"])
 
     with contextlib.ExitStack() as cleanup:

@@ -10,8 +10,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from jaxtok.build import build
+from jaxtok.train import activations, sharding
 from jaxtok.train import players as playing
-from jaxtok.train import sharding
 from jaxtok.train.players import Player
 from jaxtok.train.state import TrainState, Tree
 from jaxtok.train.step import keys, make_init, make_step
@@ -36,6 +37,11 @@ class Program:
     step: Any
     like: tuple[TrainState, Tree]
     stop: jax.ShapeDtypeStruct
+
+
+def make_task(config: Mapping[str, Any], mesh: Mesh) -> Any:
+    """The config's task, with activations that stay where their rows are; what is run is also what is reported on."""
+    return activations.by_rows(build(config["task"], model=build(config["model"])), mesh)
 
 
 def make_program(config: Mapping[str, Any], task: Any, mesh: Mesh, batch: Mapping[str, Any]) -> Program:
