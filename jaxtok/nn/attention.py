@@ -39,6 +39,11 @@ def by_head(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array 
     return jnp.moveaxis(out, 0, 2)
 
 
+def auto(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """:func:`by_head` where the program is compiled for a CPU, :func:`xla` elsewhere."""
+    return jax.lax.platform_dependent(query, key, value, mask, cpu=by_head, default=xla)
+
+
 def cudnn(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """cuDNN's fused attention: NVIDIA devices, bfloat16 or float16 inputs, even sequence lengths."""
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")

@@ -24,7 +24,7 @@ class SelfAttention(nn.Module):
 
     heads: int
     head_dim: int
-    attention: attention_lib.Attention = attention_lib.xla
+    attention: attention_lib.Attention = attention_lib.auto
     kernel_init: Initializer = nn.initializers.normal(0.02)
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
@@ -55,7 +55,7 @@ class Block(nn.Module):
     head_dim: int
     hidden: int
     eps: float = 1e-6
-    attention: attention_lib.Attention = attention_lib.xla
+    attention: attention_lib.Attention = attention_lib.auto
     kernel_init: Initializer = nn.initializers.normal(0.02)
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
@@ -89,7 +89,7 @@ class Llama(nn.Module):
     remat: str = ""
     theta: float = 10000.0
     eps: float = 1e-6
-    attention: attention_lib.Attention = attention_lib.xla
+    attention: attention_lib.Attention = attention_lib.auto
     kernel_init: Initializer = nn.initializers.normal(0.02)
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32

@@ -46,7 +46,7 @@ class Encoder(nn.Module):
     factor: int = 8
     scan: bool = False
     remat: str = ""
-    attention: attention_lib.Attention = attention_lib.xla
+    attention: attention_lib.Attention = attention_lib.auto
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -118,7 +118,7 @@ class PrefixDecoder(nn.Module):
     norm_init: str = "stable"
     scan: bool = False
     remat: str = ""
-    attention: attention_lib.Attention = attention_lib.xla
+    attention: attention_lib.Attention = attention_lib.auto
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 

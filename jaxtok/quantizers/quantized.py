@@ -1,4 +1,4 @@
-"""What every quantizer returns."""
+"""What every quantizer returns, and what all of them compute alike."""
 
 import flax.struct
 import jax
@@ -22,15 +22,43 @@ class Quantized:
     metrics: dict[str, jax.Array]
 
 
-def masked_mean(values: jax.Array, mask: jax.Array | None, axes: tuple[int, ...]) -> jax.Array:
-    """Mean over ``axes`` of the positions where ``mask`` is True.
+def vectors(z: jax.Array, width: int, name: str) -> jax.Array:
+    """z [..., width] as float32.
+
+    Raises:
+      ValueError: for another width, no vector at all, or integers.
+    """
+    if z.ndim < 1 or z.shape[-1] != width:
+        raise ValueError(f"{name}: expected {width} channels, found shape {z.shape}")
+    if z.size == 0:
+        raise ValueError(f"{name}: expected at least one vector, found shape {z.shape}")
+    if not jnp.issubdtype(z.dtype, jnp.floating):
+        raise ValueError(f"{name}: expected floating point vectors, found {z.dtype}")
+    return z.astype(jnp.float32)
+
+
+def masked_mean(values: jax.Array, mask: jax.Array | None, axes: tuple[int, ...] | None = None) -> jax.Array:
+    """Mean over ``axes`` of the positions where ``mask`` is True; 0 where it is True nowhere.
 
     Args:
       values: [..., D...]; the leading axes are the mask's.
       mask: bool over the leading axes, or None for all.
-      axes: the axes to average over, among the mask's.
+      axes: the axes to average over, among the mask's; None averages over every axis of ``values``.
     """
+    if axes is None:
+        leading = values.ndim if mask is None else mask.ndim
+        return masked_mean(values, mask, tuple(range(leading))).mean()
     if mask is None:
         return values.mean(axes)
     weight = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)).astype(values.dtype)
-    return (values * weight).sum(axes) / jnp.maximum(weight.sum(axes), 1.0)
+    kept = jnp.where(weight > 0, values, 0.0)  # padding may hold anything, infinities too
+    return kept.sum(axes) / jnp.maximum(weight.sum(axes), 1.0)
+
+
+def distortion(z: jax.Array, q: jax.Array, mask: jax.Array | None) -> dict[str, jax.Array]:
+    """``error``: sum |z - q|^2 / sum |z|^2 over the positions that count; ``cosine``: their mean cosine."""
+    z, q = jax.lax.stop_gradient(z), jax.lax.stop_gradient(q)
+    error, square_z, square_q = (jnp.sum(x * x, axis=-1) for x in (z - q, z, q))
+    error, power = masked_mean(error, mask), masked_mean(square_z, mask)
+    cosine = jnp.sum(z * q, axis=-1) * jax.lax.rsqrt(jnp.maximum(square_z, 1e-12) * jnp.maximum(square_q, 1e-12))
+    return {"error": error / jnp.maximum(power, 1e-12), "cosine": masked_mean(cosine, mask)}

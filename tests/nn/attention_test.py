@@ -15,14 +15,15 @@ def inputs(heads=4, dtype=jnp.float32):
 
 
 @pytest.mark.parametrize("shape", [None, (2, 1, 1, 7), (1, 1, 5, 7), (2, 4, 5, 7)])
-def test_by_head_equals_xla_under_every_mask(shape):
+@pytest.mark.parametrize("implementation", [attention.by_head, attention.auto])
+def test_by_head_and_auto_equal_xla_under_every_mask(implementation, shape):
     mask = None if shape is None else jax.random.bernoulli(jax.random.key(1), 0.6, shape)
     if shape == (2, 4, 5, 7):
         mask = mask.at[1, 2, 3].set(False)  # a query that may look nowhere
     query, key, value = inputs()
     out, expected = (
         jax.value_and_grad(lambda *qkv, f=f: jnp.sin(f(*qkv, mask)).sum(), argnums=(0, 1, 2))(query, key, value)
-        for f in (attention.by_head, attention.xla)
+        for f in (implementation, attention.xla)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=5e-6), out, expected)
 
