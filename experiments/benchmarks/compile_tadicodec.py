@@ -3,8 +3,8 @@
     python experiments/benchmarks/compile_tadicodec.py [--keep FOLDER]
 
 Needs the extra ``tpu``; about 10 minutes a slice on 2 cores. Writes compile_tadicodec.json (all numbers) and
-compile_tadicodec.md beside this file. With --keep, what FOLDER holds for
-this very config is not compiled again.
+compile_tadicodec.md beside this file. With --keep, what FOLDER
+holds for this very config is not compiled again.
 """
 
 import argparse
@@ -19,9 +19,7 @@ from jaxtok.train import ahead, settings, topology
 from jaxtok.train.compile import render
 
 HERE = pathlib.Path(__file__).parent
-# v5p:4x4x4 (data=16,fsdp=4, batch 256) waits for a jaxlib that can read what its libtpu writes: with jaxlib 0.10.2 and
-# libtpu 0.0.52 the train step compiles, and its text cannot be parsed for collectives.
-RUNS = (("v5e:4x4", "data=4,fsdp=4", 128),)
+RUNS = (("v5e:4x4", "data=4,fsdp=4", 128), ("v5p:4x4x4", "data=16,fsdp=4", 512))
 
 
 def command(slice_name: str, mesh: str, batch: int) -> list[str]:
