@@ -1,1 +1,1 @@
-"""Paths, times, objectives, samplers and guidance, as functions."""
+"""Paths, predictions, times, samplers and guidance, as functions; no flax, no network."""
