@@ -20,3 +20,20 @@ def sinusoidal(t: jax.Array, width: int, *, max_period: float = 10000.0, shift: 
     frequencies = np.exp(-np.log(max_period) * np.arange(half) / (half - shift)).astype(np.float32)
     angle = t.astype(jnp.float32)[..., None] * frequencies
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def grid_table(height: int, width: int, channels: int) -> np.ndarray:
+    """DiT's fixed positions of a grid, row by row: float32 [height * width, channels].
+
+    The first half of the channels encodes the column, the second the row, each as [sin, cos] of the position times
+    10000^(-i/(channels/4)).
+    """
+    if channels % 4:
+        raise ValueError(f"a table of positions needs a multiple of 4 channels, found {channels}")
+    rows, columns = np.divmod(np.arange(height * width), width)
+    frequencies = 10000.0 ** (-np.arange(channels // 4) / (channels // 4))
+    parts = []
+    for position in (columns, rows):
+        angle = position[:, None] * frequencies
+        parts += [np.sin(angle), np.cos(angle)]
+    return np.concatenate(parts, -1).astype(np.float32)

@@ -35,12 +35,13 @@ class MLP(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate x) * up x) without biases (Shazeer, arXiv 2002.05202): [..., D] -> [..., D].
+    """down(silu(gate x) * up x), without biases unless ``bias`` (Shazeer, arXiv 2002.05202): [..., D] -> [..., D].
 
     ``gate`` and ``up`` share one kernel [D, 2, hidden], in this order.
     """
 
     hidden: int
+    bias: bool = False
     kernel_init: Initializer = nn.initializers.lecun_normal()
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
@@ -49,7 +50,7 @@ class SwiGLU(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the block to [..., D]."""
         options: dict[str, Any] = dict(
-            use_bias=False, kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype
+            use_bias=self.bias, kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype
         )
         both = nn.DenseGeneral((2, self.hidden), name="gate_up", **options)(x)
         return nn.Dense(x.shape[-1], name="down", **options)(nn.silu(both[..., 0, :]) * both[..., 1, :])
