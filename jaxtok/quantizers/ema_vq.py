@@ -34,7 +34,8 @@ class EMAVQ(nn.Module):
       decay: g; 0.99 in most papers, 0.8 in vector-quantize-pytorch.
       commitment: weight of the loss.
       cosine: unit vectors throughout (z, E and the averages).
-      revive: threshold of N_k (an average count per batch) below which a code is replaced; 0 for never.
+      revive: threshold of N_k (an average count per batch) below which a code is replaced; 0 for never. Counts begin
+        at 1, so none is replaced in the first log(revive)/log(decay) steps: 160 for 0.2 and 0.99.
       kmeans: Lloyd iterations on the first training batch that begin the codebook; 0 begins with uniform draws.
       estimator: from :mod:`jaxtok.quantizers.estimators`.
       search: exact nearest neighbours.

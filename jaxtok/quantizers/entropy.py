@@ -14,8 +14,8 @@ ENTRIES = 1 << 25  # probabilities that are in memory at a time
 
 
 def plogp(p: jax.Array) -> jax.Array:
-    """p log p with 0 and a finite gradient at 0; the logarithm is cut at 1e-8."""
-    return p * jnp.log(jnp.maximum(p, 1e-8))
+    """p log p with 0 and a finite gradient at 0; the logarithm is cut at 1e-30."""
+    return p * jnp.log(jnp.maximum(p, 1e-30))
 
 
 def of_bits(logits: jax.Array) -> jax.Array:
@@ -37,21 +37,37 @@ def of_mean_bits(logits: jax.Array, mask: jax.Array | None, group: int) -> jax.A
     """
     if mask is not None:
         logits = jnp.where(mask[..., None], logits, 0.0)
-    p = jax.nn.sigmoid(logits).reshape(-1, logits.shape[-1] // group, group)  # [N, G, group]
-    weight = jnp.ones(len(p)) if mask is None else mask.reshape(-1).astype(p.dtype)
+    x = logits.reshape(-1, logits.shape[-1] // group, group).transpose(1, 2, 0)  # [G, group, N]
+    weight = jnp.ones(x.shape[-1]) if mask is None else mask.reshape(-1).astype(x.dtype)
     weight = weight / jnp.maximum(weight.sum(), 1.0)
-    low, high = _joint(p[..., : group // 2]), _joint(p[..., group // 2 :])
-    mean = jnp.einsum("n,nga,ngb->gab", weight, low, high, precision="highest")
+    low, high = joint(x[:, : group // 2]), joint(x[:, group // 2 :])
+    mean = jnp.einsum("gan,gbn->gab", low * weight, high, precision="highest")
     return -plogp(mean).sum()
 
 
-def _joint(p: jax.Array) -> jax.Array:
-    """Probabilities of all 2^k values of k independent bits: [N, G, k] -> [N, G, 2^k]."""
-    joint = jnp.ones((*p.shape[:-1], 1), p.dtype)
-    for i in range(p.shape[-1]):
-        pair = jnp.stack([1 - p[..., i], p[..., i]], axis=-1)
-        joint = (joint[..., :, None] * pair[..., None, :]).reshape(*p.shape[:-1], -1)
-    return joint
+@jax.custom_jvp
+def joint(logits: jax.Array) -> jax.Array:
+    """Probabilities of all 2^k values of k independent bits with these log-odds: [G, k, N] -> [G, 2^k, N].
+
+    The first bit is the least significant. Vectors lie innermost, and the gradient is one matrix product: the slope of
+    a value's probability by the log-odds of a bit is that probability times (bit - P(bit = 1)).
+    """
+    groups, bits, count = logits.shape
+    pairs = jnp.stack([jax.nn.sigmoid(-logits), jax.nn.sigmoid(logits)], axis=2)  # [G, k, 2, N]
+    values = jnp.ones((groups, 1, count), logits.dtype)
+    for i in range(bits):
+        values = (pairs[:, i, :, None] * values[:, None]).reshape(groups, -1, count)
+    return values
+
+
+@joint.defjvp
+def _joint_slope(primals, tangents):
+    (logits,), (change,) = primals, tangents
+    values, bits = joint(logits), logits.shape[1]
+    ones = ((np.arange(1 << bits) >> np.arange(bits)[:, None]) & 1).astype(np.float32)  # [k, 2^k]
+    up = jnp.einsum("ka,gkn->gan", ones, change * jax.nn.sigmoid(-logits), precision="highest")
+    down = jnp.einsum("ka,gkn->gan", 1 - ones, change * jax.nn.sigmoid(logits), precision="highest")
+    return values, values * (up - down)
 
 
 def of_codes(

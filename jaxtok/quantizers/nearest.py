@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 Search = Callable[[jax.Array, jax.Array], jax.Array]
 
 ENTRIES = 1 << 25  # scores that are in memory at a time, 128 MB
+BLOCK = 512  # codes that are searched at a time where ENTRIES allow it: many enough for a matrix unit, few for a cache
 
 
 def nearest(z: jax.Array, codebook: jax.Array) -> jax.Array:
@@ -83,7 +84,7 @@ def _best(z: jax.Array, codebook: jax.Array, scores: Search) -> tuple[jax.Array,
     z, codebook = (jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (z, codebook))
     flat = z.reshape(-1, z.shape[-1])
     size = codebook.shape[0]
-    block = max(1, min(size, ENTRIES // len(flat)))
+    block = max(1, min(size, BLOCK, ENTRIES // len(flat)))
     if block == size:
         score, index = _first_maximum(scores(flat, codebook))
         return score.reshape(z.shape[:-1]), index.reshape(z.shape[:-1])

@@ -54,8 +54,9 @@ class ResidualVQ(nn.Module):
     share: float = 0.5
 
     def __post_init__(self):
-        if not self.layers:
-            raise ValueError("ResidualVQ: expected at least one layer, found none")
+        if not self.layers or any(layer.num_codebooks != 1 for layer in self.layers):
+            found = [layer.num_codebooks for layer in self.layers]
+            raise ValueError(f"ResidualVQ: expected at least one layer, each with one code, found {found}")
         if self.dropout not in DROPOUT or self.gradient not in GRADIENTS:
             raise ValueError(
                 f"ResidualVQ: dropout must be one of {DROPOUT} and gradient one of {GRADIENTS}, "
@@ -179,6 +180,12 @@ class GroupedVQ(nn.Module):
     """
 
     groups: Sequence[Any]
+
+    def __post_init__(self):
+        if not self.groups or not all(group.num_codebooks for group in self.groups):
+            found = [group.num_codebooks for group in self.groups]
+            raise ValueError(f"GroupedVQ: expected at least one group, each with codes, found {found}")
+        super().__post_init__()
 
     @property
     def codebook_size(self) -> int:

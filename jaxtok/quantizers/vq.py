@@ -27,7 +27,7 @@ def uniform(size: int) -> Callable[..., Any]:
 class VQ(nn.Module):
     """q = e_k with k = argmin |z - e_k|^2 over a learned codebook E [K, D].
 
-    loss = mean |q - sg(z)|^2 + commitment mean |z - sg(q)|^2, means over all elements of the positions that count,
+    loss = to_codes mean |q - sg(z)|^2 + commitment mean |z - sg(q)|^2, over all elements of the positions that count,
     + entropy (H_s - H_c) of softmax(-|z - e|^2 / temperature), see :mod:`~jaxtok.quantizers.entropy`.
     Gradient to z: ``estimator`` (the identity by default) and commitment; to E: the first term.
 
@@ -40,6 +40,7 @@ class VQ(nn.Module):
       size: K.
       width: D.
       commitment: weight of the term that moves z; 0.25 in most papers.
+      to_codes: weight of the term that moves the codes; 0 with the estimator DiVeQ, which moves them itself.
       legacy: True weighs the terms the other way round, commitment on the codebook's term (the default of taming
         transformers and of many that copied it).
       normalize: "none"; "search" compares unit vectors but returns and trains the raw ones (MAGVIT's latent_normalize,
@@ -54,6 +55,7 @@ class VQ(nn.Module):
     size: int
     width: int
     commitment: float = 0.25
+    to_codes: float = 1.0
     legacy: bool = False
     normalize: str = "none"
     estimator: estimators.Estimator = estimators.straight_through
@@ -108,7 +110,7 @@ class VQ(nn.Module):
         book = self.codebook()
         index = self._search(z, book)
         q = book[index]
-        loss, metrics = distances(z, q, mask, commitment=self.commitment, legacy=self.legacy)
+        loss, metrics = distances(z, q, mask, commitment=self.commitment, to_codes=self.to_codes, legacy=self.legacy)
         if self.entropy:
             pair = (unit(z), unit(book)) if self.normalize == "search" else (z, book)
             sample, mean = entropy.of_codes(*pair, mask, temperature=self.temperature)
@@ -134,12 +136,19 @@ class VQ(nn.Module):
 
 
 def distances(
-    z: jax.Array, q: jax.Array, mask: jax.Array | None, *, commitment: float, legacy: bool = False
+    z: jax.Array,
+    q: jax.Array,
+    mask: jax.Array | None,
+    *,
+    commitment: float,
+    to_codes: float = 1.0,
+    legacy: bool = False,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The loss of a codebook that learns by gradient, and metrics; see :class:`VQ`."""
-    to_codes = masked_mean(jnp.square(q - jax.lax.stop_gradient(z)), mask)
+    codes_term = masked_mean(jnp.square(q - jax.lax.stop_gradient(z)), mask)
     to_z = masked_mean(jnp.square(z - jax.lax.stop_gradient(q)), mask)
-    loss = to_z + commitment * to_codes if legacy else to_codes + commitment * to_z
+    weights = (commitment, to_codes) if legacy else (to_codes, commitment)
+    loss = weights[0] * codes_term + weights[1] * to_z
     return loss, {"commitment": to_z, **distortion(z, q, mask)}
 
 
@@ -156,7 +165,8 @@ def export(quantizer: VQ, variables: Any) -> tuple[VQ, dict[str, Any]]:
       The module and its variables; its codes and latents are those of ``quantizer``.
     """
     plain = VQ(
-        size=quantizer.size, width=quantizer.width, commitment=quantizer.commitment, legacy=quantizer.legacy,
+        size=quantizer.size, width=quantizer.width, commitment=quantizer.commitment,
+        to_codes=quantizer.to_codes, legacy=quantizer.legacy,
         normalize=quantizer.normalize, estimator=quantizer.estimator, entropy=quantizer.entropy,
         temperature=quantizer.temperature, search=quantizer.search,
     )  # fmt: skip

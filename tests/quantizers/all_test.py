@@ -242,6 +242,8 @@ BAD = {
     "a codebook that is no square": (lambda: jq.FVQ(size=128, width=4), "a square, or rows to be given, found 128"),
     "a patch that does not divide": (lambda: jq.FVQ(size=256, width=4, patch=5), "patch 5 must divide the sides"),
     "no layer": (lambda: jq.ResidualVQ(layers=()), "at least one layer"),
+    "a layer of many codes": (lambda: jq.ResidualVQ(layers=(jq.LFQ(bits=4, word=2),)), r"with one code, found \[2\]"),
+    "a group without codes": (lambda: jq.GroupedVQ(groups=(jq.Gaussian(width=2),)), r"each with codes, found \[0\]"),
     "unknown dropout": (lambda: jq.ResidualVQ(layers=_layers(), dropout="all"), "dropout must be one of"),
     "too many active layers": (lambda: jq.ResidualVQ(layers=_layers(), at_least=4), r"at_least in \[1, 3\]"),
     "a word that does not divide": (lambda: jq.ScalarRound(width=5, word=2), "divides width"),

@@ -231,6 +231,27 @@ def test_ema_begins_with_k_means():
     raise AssertionError("no start found the three clusters")
 
 
+def test_the_state_may_be_donated_after_an_eager_init():
+    q, z = jq.EMAVQ(size=8, width=2), jax.random.normal(KEY, (20, 2))
+    variables = q.init(KEY, z)
+    step = jax.jit(lambda v: q.apply(v, z, train=True, mutable=["codebook"])[1], donate_argnums=0)
+    assert step(variables)["codebook"]["counts"].shape == (8,)
+
+
+def test_diveq_trains_codes_without_a_codebook_term():
+    z, weights = jnp.array([[0.1, 0.2], [0.9, 0.8]]), jnp.array([[1.0, 2.0], [3.0, 4.0]])
+
+    def loss(book):
+        y = _vq(book, estimator=estimators.diveq, commitment=0.0, to_codes=0.0)(z)
+        return y.loss + (weights * y.latents).sum()
+
+    d = np.array([[-0.1, -0.2], [0.1, 0.2]]) / np.sqrt(0.05)  # unit(q - z)
+    expected = np.zeros((4, 2))
+    expected[[0, 3]] = d * (weights * d).sum(-1, keepdims=True)
+    _close(jax.grad(loss)(SQUARE), expected, 1e-5)
+    assert loss(SQUARE) == 7.0
+
+
 def test_cosine_ema_keeps_unit_rows():
     q, z = jq.EMAVQ(size=16, width=4, cosine=True, decay=0.5), 3 * jax.random.normal(KEY, (100, 4))
     variables = q.init(KEY, z)
