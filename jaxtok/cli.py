@@ -106,71 +106,28 @@ def evaluate(argv: list[str]) -> int:
 
 
 def reconstruct(argv: list[str]) -> int:
-    """Encodes audio files and decodes them again; writes NAME.wav and prints the codes' size."""
+    """Encodes files and decodes them again; writes NAME.wav or NAME.png and prints the codes' size."""
     options = _codec_options("reconstruct")
     _sampler_options(options)
-    files = options.parse(argv)
-    from jaxtok.data import audio as sound
-
-    model, paths, waves, output = _codec_inputs(options, files)
-    texts = options["text"] or None
-    tokens = model.encode(waves, text=texts)
-    settings = _sampling(options, len(waves), model)
-    if lead := _lead(options["prompt"]):
-        keys = settings.pop("rng")
-        decoded = [_continue(model, tokens, i, wave, lead, rng=keys[i], **settings) for i, wave in enumerate(waves)]
-    else:
-        decoded = model.decode(tokens, **settings)
-    for path, wave, mask in zip(paths, decoded, tokens.mask):
-        target = output / f"{epath.Path(path).stem}.wav"
-        sound.write_wav(target, wave, model.rate)
-        print(
-            f"{path} -> {target}: {int(mask.sum())} tokens, {len(wave) / model.rate:.2f} s, {model.bitrate:.4g} bit/s"
-        )
+    paths, output, model, commands = _codec(options, options.parse(argv))
+    commands.reconstruct(model, paths, output, options)
     return 0
 
 
 def encode(argv: list[str]) -> int:
-    """Encodes audio files; writes NAME.safetensors with ``codes`` int32 [N, Q] and ``samples``."""
+    """Encodes files; writes NAME.safetensors with ``codes`` int32 [N, Q] (images: [h, w, Q])."""
     options = _codec_options("encode")
-    files = options.parse(argv)
-    import numpy as np
-    from safetensors.numpy import save
-
-    from jaxtok.files import write_whole
-
-    model, paths, waves, output = _codec_inputs(options, files)
-    tokens = model.encode(waves)
-    for row, path in enumerate(paths):
-        count, samples = int(tokens.mask[row].sum()), np.asarray(tokens.samples[row : row + 1])
-        codes = np.ascontiguousarray(np.asarray(tokens.codes[row, :count]))
-        target = output / f"{epath.Path(path).stem}.safetensors"
-        write_whole(target, save({"codes": codes, "samples": samples}))
-        print(f"{path} -> {target}: {count} tokens")
+    paths, output, model, commands = _codec(options, options.parse(argv))
+    commands.encode(model, paths, output)
     return 0
 
 
 def decode(argv: list[str]) -> int:
-    """Decodes what ``encode`` wrote; writes NAME.wav."""
+    """Decodes what ``encode`` wrote; writes NAME.wav or NAME.png."""
     options = _codec_options("decode")
     _sampler_options(options)
-    files = options.parse(argv)
-    import jaxtok
-    from jaxtok.data import audio as sound
-
-    model = jaxtok.load(options.required("model"))
-    output = epath.Path(options.required("output"))
-    paths = [*options["input"], *files]
-    if not paths:
-        raise ValueError("--input: expected at least one file of tokens, found none")
-    texts = options["text"] or [None] * len(paths)
-    if len(texts) != len(paths):
-        raise ValueError(f"--text: expected {len(paths)} transcripts, one per input, found {len(texts)}")
-    for path, text in zip(paths, texts):
-        tokens = model.tokens(**_token_file(path))
-        target = output / f"{epath.Path(path).stem}.wav"
-        sound.write_wav(target, model.decode(tokens, text=text, **_sampling(options, 1, model)), model.rate)
-        print(f"{path} -> {target}: {tokens.codes.shape[1]} tokens")
+    paths, output, model, commands = _codec(options, options.parse(argv))
+    commands.decode(model, paths, output, options)
     return 0
 
 
@@ -212,14 +169,14 @@ def compile_steps(argv: list[str]) -> int:
 
 
 def data(argv: list[str]) -> int:
-    """``pack FOLDER OUT`` writes sharded ArrayRecord; ``check SOURCE`` names every bad file."""
+    """``pack FOLDER OUT`` writes speech or images as sharded ArrayRecord; ``check SOURCE`` names every bad file."""
     options = Options("data")
     options.integer("shards", 0, "pack: number of shards; 0 chooses by size")
-    options.string("holdout", "5%", "pack: what validation and test get each, such as 5% or en=40,es=12")
-    options.integer("words", 4, "pack: words that a held-out sentence has at least")
-    options.number("seconds", 0.0, "pack: seconds that a held-out sentence lasts at least")
+    options.string("holdout", "5%", "pack: what validation and test get each, such as 5%, en=40,es=12 or cat=40,dog=40")
+    options.integer("words", 4, "pack, speech: words that a held-out sentence has at least")
+    options.number("seconds", 0.0, "pack, speech: seconds that a held-out sentence lasts at least")
     options.boolean("skip_bad", False, "pack: leave bad files out instead of stopping")
-    options.integer("rate", 0, "check: the rate in Hz that every file should have; 0 for any")
+    options.integer("rate", 0, "check, speech: the rate in Hz that every file should have; 0 for the most common")
     arguments = options.parse(argv)
     known = {"pack": ("FOLDER", "OUT"), "check": ("SOURCE",)}
     what, *rest = arguments or [""]
@@ -271,74 +228,24 @@ def _sampler_options(options: Options) -> None:
     options.integer("seed", 0, "of the noise")
 
 
-def _sampling(options: Options, count: int, model: Any) -> dict[str, Any]:
-    import jax
-
-    from jaxtok.data import audio as sound
-
-    if options["prompt_text"] and not options["prompt"]:
-        raise ValueError("--prompt_text: given without --prompt")
-    keys = jax.random.split(jax.random.key(options["seed"]), count)
-    settings = {"rng": keys, "steps": options["steps"], "guidance": options["guidance"]}
-    if options["prompt"] and not options["prompt"].startswith("self:"):
-        prompt, rate = sound.read(options["prompt"])
-        settings |= {"prompt": sound.resample(prompt, rate, model.rate), "prompt_text": options["prompt_text"]}
-    return settings
-
-
-def _lead(prompt: str) -> float:
-    """The seconds of ``self:SECONDS``; 0 for any other prompt."""
-    if not prompt.startswith("self:"):
-        return 0.0
-    try:
-        seconds = float(prompt.removeprefix("self:"))
-    except ValueError:
-        seconds = 0.0
-    if not 0.0 < seconds < 3600.0:
-        raise ValueError(f"--prompt: expected self:SECONDS with a positive number, found {prompt!r}")
-    return seconds
-
-
-def _continue(model: Any, tokens: Any, row: int, wave: Any, lead: float, **settings: Any) -> Any:
-    """Decodes one utterance with its own beginning as prompt, where it is at least twice as long; else without."""
-    prompt = {"prompt": wave, "lead": lead} if len(wave) >= 2 * lead * model.rate else {}
-    alone = model.tokens(tokens.codes[row, : int(tokens.mask[row].sum())], samples=int(tokens.samples[row]))
-    return model.decode(alone, text=tokens.text and tokens.text[row], **prompt, **settings)
-
-
-def _codec_inputs(options: Options, files: list[str]) -> tuple[Any, list[str], list[Any], epath.Path]:
-    """The model, the inputs' paths, their samples at the model's rate, and the output folder."""
+def _codec(options: Options, files: list[str]) -> tuple[list[str], epath.Path, Any, Any]:
+    """The inputs' paths, the output folder, the model, and the commands for its kind of media."""
     import jaxtok
-    from jaxtok.data import audio as sound
+    from jaxtok import audio_commands, image_commands
+    from jaxtok.model import ImageModel
 
     paths = [*options["input"], *files]
     if not paths:
-        raise ValueError("--input: expected at least one audio file, found none")
+        raise ValueError("--input: expected at least one file, found none")
     if options["text"] and len(options["text"]) != len(paths):
         raise ValueError(f"--text: expected {len(paths)} transcripts, one per input, found {len(options['text'])}")
     output = epath.Path(options.required("output"))
     model = jaxtok.load(options.required("model"))
-    waves = []
-    for path in paths:
-        wave, rate = sound.read(path)
-        waves.append(sound.resample(wave, rate, model.rate))
-    return model, paths, waves, output
-
-
-def _token_file(path: str) -> Mapping[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    file = epath.Path(path)
-    if not file.is_file():
-        raise ValueError(f"{path}: no such file, expected tokens written by 'jaxtok encode'")
-    try:
-        arrays = load(file.read_bytes())
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a file of tokens written by 'jaxtok encode'") from error
-    if set(arrays) != {"codes", "samples"}:
-        raise ValueError(f"{path}: holds {', '.join(sorted(arrays))}, expected codes and samples")
-    return {"codes": arrays["codes"], "samples": int(arrays["samples"][0])}
+    if not isinstance(model, ImageModel):
+        return paths, output, model, audio_commands
+    if options["text"]:
+        raise ValueError("--text: given for a model of images, which takes none")
+    return paths, output, model, image_commands
 
 
 def _write_json(path: epath.Path, numbers: Mapping[str, Any]) -> None:

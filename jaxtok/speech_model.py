@@ -1,20 +1,15 @@
-"""Trained models as users meet them: raw audio in, tokens out, raw audio back."""
+"""Trained speech tokenizers as users meet them: raw audio in, tokens out, raw audio back."""
 
 import functools
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import flax.struct
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
-from etils import epath
 
-from jaxtok import recipes
 from jaxtok.build import build
 from jaxtok.signal import windows
 from jaxtok.signal.griffin_lim import GriffinLim
@@ -324,46 +319,13 @@ class SpeechModel:
         return {"text_ids": padded, "text_mask": np.arange(longest) < np.asarray([[len(row)] for row in ids])}
 
 
-def load(name: str | epath.PathLike, *, step: int = -1) -> SpeechModel:
-    """A trained model: the directory of a run (``config.json`` and checkpoints) or of weights (``save``).
+def assemble(config: Any, params: Any) -> SpeechModel:
+    """The model of a config around given parameters (trained, converted, or random).
 
     Args:
-      name: the run's directory, local or remote.
-      step: which checkpoint; -1 for the newest that is whole. The running mean of the parameters is taken where the
-        run kept one.
-
-    Raises:
-      ValueError: when there is no such run.
+      config: with ``model``, ``frontend``, ``text``, ``window``, and perhaps ``vocoder``.
+      params: of the model.
     """
-    config, workdir = recipes.of_run(name), epath.Path(name)
-    weights = workdir / "weights.safetensors"
-    if weights.exists():
-        flat = safetensors.numpy.load(weights.read_bytes())
-        flat = {path: jnp.asarray(array) for path, array in flat.items()}  # once, and not at every call
-        return assemble(config, flax.traverse_util.unflatten_dict(flat, sep="/"))
-    from jaxtok.train.checkpoint import load_params
-
-    return assemble(config, load_params(workdir, step))
-
-
-def save(directory: epath.PathLike, config: Any, params: Any) -> None:
-    """Writes a model that ``load`` reads: ``weights.safetensors`` and ``config.json``, the latter last.
-
-    Raises:
-      ValueError: when the directory already holds a model or a run.
-    """
-    from jaxtok.files import write_whole
-
-    target = epath.Path(directory)
-    if (target / "config.json").exists():
-        raise ValueError(f"directory {str(directory)!r} already holds a model; choose another")
-    flat = {name: np.ascontiguousarray(leaf) for name, leaf in flax.traverse_util.flatten_dict(params, sep="/").items()}
-    write_whole(target / "weights.safetensors", safetensors.numpy.save(flat))
-    write_whole(target / "config.json", json.dumps(config, indent=1, default=list))
-
-
-def assemble(config: Any, params: Any) -> SpeechModel:
-    """The model of a config around given parameters (trained, converted, or random)."""
     frontend = build(config["frontend"])
     window = config["window"]
     return SpeechModel(

@@ -9,7 +9,7 @@ from jaxtok.build import build
 
 
 def abstract_batch(data: Mapping[str, Any], batch_size: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shape and dtype of every entry of the largest training batch, ``{"audio": ((B, L), float32), ...}``.
+    """Shape and dtype of every entry of the largest training batch, such as ``{"image": ((B, S, S, 3), float32)}``.
 
     Neither the source nor the vocabulary of the text is opened.
 

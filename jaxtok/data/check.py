@@ -2,10 +2,11 @@
 
 import collections
 import dataclasses
+from typing import Any
 
 import numpy as np
 
-from jaxtok.data import audio, sources
+from jaxtok.data import audio, picture, sources
 
 SHORTEST = 0.1  # seconds
 SILENT = 1e-3  # the highest absolute sample of what counts as silent (-60 dB of full scale)
@@ -18,7 +19,7 @@ class Problem:
 
     position: int
     file: str
-    kind: str  # unreadable, empty transcript, too short, silent, clipped, wrong rate, wrong length, no transcript
+    kind: str  # unreadable, unnamed, empty transcript, too short, silent, clipped, wrong rate or length, no transcript
     detail: str
 
     def __str__(self) -> str:
@@ -27,13 +28,18 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What ``check`` found: ``str()`` lists every problem, then one line of totals."""
+    """What ``check`` found: ``str()`` lists every problem, then one line of totals.
+
+    ``seconds`` and files by rate in Hz (``rates``) are of speech, files by (width, height) (``sizes``) of images.
+    """
 
     source: str
     records: int
-    seconds: float
-    rates: dict[int, int]
     problems: tuple[Problem, ...]
+    seconds: float = 0.0
+    rates: dict[int, int] = dataclasses.field(default_factory=dict)
+    sizes: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
+    kind: str = "utterances"
 
     @property
     def bad(self) -> int:
@@ -41,9 +47,14 @@ class Report:
         return len({problem.file for problem in self.problems})
 
     def __str__(self) -> str:
-        rates = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(self.rates.items()))
-        total = f"{self.source}: {self.records} records, {self.seconds / 3600:.2f} h, {self.bad} bad"
-        return "\n".join([*(str(problem) for problem in self.problems), f"{total} ({rates or 'none readable'})"])
+        if self.kind == "images":
+            common = collections.Counter(self.sizes).most_common(3)
+            facts = ", ".join(f"{count} of {width}x{height}" for (width, height), count in common)
+            total = f"{self.source}: {self.records} images, {self.bad} bad"
+        else:
+            facts = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(self.rates.items()))
+            total = f"{self.source}: {self.records} records, {self.seconds / 3600:.2f} h, {self.bad} bad"
+        return "\n".join([*(str(problem) for problem in self.problems), f"{total} ({facts or 'none readable'})"])
 
 
 def check(source: str, *, rate: int = 0) -> Report:
@@ -51,17 +62,49 @@ def check(source: str, *, rate: int = 0) -> Report:
 
     Args:
       source: as in a config, such as ``folder:/data/mine``.
-      rate: the expected rate in Hz; 0 takes the rate of most files, and names the others.
+      rate: the expected rate of speech in Hz; 0 takes the rate of most files, and names the others.
 
     Raises:
       ValueError: when the source as a whole cannot be opened.
     """
     opened = sources.open_source(source)
+    return _images(opened) if opened.index.kind == "images" else _utterances(opened, rate)
+
+
+def _images(opened: sources.Source) -> Report:
+    problems: list[Problem] = []
+    sizes: collections.Counter[tuple[int, int]] = collections.Counter()
+    for position in range(len(opened.index)):
+        found, size = examine_image(opened, position)
+        problems += found
+        sizes.update([size] if size else [])
+    problems += _unnamed(opened, "unnamed")
+    return Report(opened.name, len(opened.index), tuple(problems), sizes=dict(sizes), kind="images")
+
+
+def examine_image(source: sources.Source, position: int) -> tuple[list[Problem], tuple[int, int] | None]:
+    """Everything wrong with one image by itself, and its width and height (None: unreadable)."""
+    file = source.index.file[position]
+    try:
+        pixels = picture.decode(source.record(position).image, file)
+    except ValueError as error:
+        return [Problem(position, file, "unreadable", str(error).removeprefix(f"{file}: "))], None
+    return [], (pixels.shape[1], pixels.shape[0])
+
+
+def _unnamed(opened: Any, kind: str) -> list[Problem]:
+    """The files of a folder that its TSV does not name."""
+    described = isinstance(opened, sources.FolderSource) or getattr(opened, "described", False)
+    files = opened.unnamed() if described else []
+    return [Problem(-1, file, kind, "the TSV does not name it") for file in files]
+
+
+def _utterances(opened: sources.Source, rate: int) -> Report:
     problems: list[Problem] = []
     rates: dict[int, int] = {}
     total = 0.0
     for position in range(len(opened.index)):
-        found, length, found_rate = examine(opened, position)
+        found, length, found_rate = examine_utterance(opened, position)
         problems += found
         total += length
         if found_rate:
@@ -73,12 +116,11 @@ def check(source: str, *, rate: int = 0) -> Report:
             detail = f"{found_rate} Hz, expected {expected} Hz"
             problems.append(Problem(position, opened.index.file[position], "wrong rate", detail))
     problems.sort(key=lambda problem: problem.position)
-    if isinstance(opened, sources.FolderSource):
-        problems += [Problem(-1, file, "no transcript", "the TSV does not name it") for file in opened.unnamed()]
-    return Report(source, len(opened.index), total, dict(counts), tuple(problems))
+    problems += _unnamed(opened, "no transcript")
+    return Report(opened.name, len(opened.index), tuple(problems), total, dict(counts))
 
 
-def examine(source: sources.Source, position: int) -> tuple[list[Problem], float, int]:
+def examine_utterance(source: sources.Source, position: int) -> tuple[list[Problem], float, int]:
     """Everything wrong with one record by itself, its exact length in seconds, and its rate in Hz (0: unreadable)."""
     file = source.index.file[position]
 

@@ -1,4 +1,4 @@
-"""``jaxtok data pack``: a folder of audio files and transcripts becomes shards that stream and shuffle well."""
+"""``jaxtok data pack``: a folder of audio files and transcripts, or of images, becomes shards that shuffle well."""
 
 import contextlib
 import dataclasses
@@ -10,6 +10,7 @@ import pathlib
 import re
 import tempfile
 from collections.abc import Generator, Iterator
+from typing import Any
 
 from etils import epath
 
@@ -31,11 +32,12 @@ class Packed:
     bytes: int
     splits: dict[str, int]
     left_out: tuple[check.Problem, ...]
+    kind: str = "utterances"
 
     def __str__(self) -> str:
         counts = ", ".join(f"{split} {count}" for split, count in self.splits.items())
-        size = f"{self.hours:.2f} h, {self.shards} shards, {self.bytes} bytes"
-        lines = [f"{self.out}: {self.records} records, {size} ({counts})"]
+        what = "images" if self.kind == "images" else f"records, {self.hours:.2f} h"
+        lines = [f"{self.out}: {self.records} {what}, {self.shards} shards, {self.bytes} bytes ({counts})"]
         lines += [f"left out: {problem}" for problem in self.left_out]
         return "\n".join(lines)
 
@@ -50,16 +52,17 @@ def pack(
     seconds: float = 0.0,
     skip_bad: bool = False,
 ) -> Packed:
-    """Packs a folder (audio files and one TSV of transcripts) into sharded ArrayRecord.
+    """Packs a folder (audio files and one TSV of transcripts, or images) into sharded ArrayRecord.
 
-    The audio bytes are kept as they are. The shards come first, then ``index.tsv``, and ``manifest.json`` with the
+    The files' bytes are kept as they are. The shards come first, then ``index.tsv``, and ``manifest.json`` with the
     digests last: without it the output is not whole, and the next call cleans it and begins again.
 
     Args:
-      folder: see ``sources.FolderSource``.
+      folder: see ``sources.FolderSource`` and ``image_folder.ImageFolder``.
       out: an empty, new or half-written folder; may be on an object store.
       shards: how many files; 0 takes as few as hold at most 5 MB each.
-      holdout, words, seconds: see ``splits.assign``; without effect where the TSV has a ``split`` column.
+      holdout, words, seconds: see ``splits.assign``, and of images ``splits.by_item``, where the last two do not count;
+        without effect where the split is given.
       skip_bad: leave out records that ``check`` finds bad (they are listed), rather than refuse.
 
     Raises:
@@ -69,7 +72,8 @@ def pack(
         raise ValueError(f"shards {shards}: expected 0 (automatic) or a positive number")
     target = epath.Path(out)
     _prepare(target)
-    source = sources.FolderSource(os.fspath(folder), holdout=holdout, words=words, seconds=seconds)
+    settings: dict[str, Any] = {"holdout": holdout, "words": words, "seconds": seconds}
+    source = sources.open_folder(os.fspath(folder), **settings)
     kept, problems = _measure(source)
     if problems and not skip_bad:
         raise ValueError(
@@ -78,9 +82,11 @@ def pack(
         )
     if not kept:
         raise ValueError(f"folder {os.fspath(folder)!r}: no usable record among {len(source.index)}")
-    # The lengths are exact now: split again, so that the split is a function of what is packed.
-    source = sources.FolderSource(os.fspath(folder), holdout=holdout, words=words, seconds=seconds, lengths=dict(kept))
-    index = records.Index(records.Row.of(source.record(position)) for position, _ in kept)
+    if isinstance(source, sources.FolderSource):
+        # The lengths are exact now: split again, so that the split is a function of what is packed.
+        source = sources.open_folder(os.fspath(folder), **settings, lengths=dict(kept))
+    kind = type(source.index)
+    index = kind(kind.line.of(source.record(position)) for position, _ in kept)
     written = _write_shards(source, [position for position, _ in kept], target, shards)
     text = index.to_tsv()
     write_whole(target / "index.tsv", text.encode())
@@ -91,8 +97,8 @@ def pack(
     write_whole(target / "manifest.json", json.dumps(manifest, indent=1).encode())
     counts = {split: int((index.split == split).sum()) for split in records.SPLITS}
     size = sum(shard["bytes"] for shard in written)
-    hours = float(index.seconds.sum()) / 3600
-    return Packed(os.fspath(out), len(index), hours, len(written), size, counts, tuple(problems))
+    hours = index.totals(index.split != "").get("hours", 0.0)
+    return Packed(os.fspath(out), len(index), hours, len(written), size, counts, tuple(problems), index.kind)
 
 
 def _prepare(target: epath.Path) -> None:
@@ -111,18 +117,21 @@ def _prepare(target: epath.Path) -> None:
         (target / name).unlink()
 
 
-def _measure(source: sources.FolderSource) -> tuple[list[tuple[int, float]], list[check.Problem]]:
-    """The positions of good records with their exact seconds, and the problems of the others."""
+def _measure(source: sources.Source) -> tuple[list[tuple[int, float]], list[check.Problem]]:
+    """The positions of good records with their exact seconds (0.0 of images), and the problems of the others."""
     kept, problems = [], []
     for position in range(len(source.index)):
-        found, length, _ = check.examine(source, position)
+        if source.index.kind == "images":
+            found, length = check.examine_image(source, position)[0], 0.0
+        else:
+            found, length, _ = check.examine_utterance(source, position)
         problems += found
         if not found:
             kept.append((position, length))
     return kept, problems
 
 
-def _write_shards(source: sources.FolderSource, positions: list[int], target: epath.Path, shards: int) -> list[dict]:
+def _write_shards(source: sources.Source, positions: list[int], target: epath.Path, shards: int) -> list[dict]:
     sizes = [len(source.record(position).to_bytes()) for position in positions]
     count = min(shards or -(-sum(sizes) // 4_800_000), len(positions))
     bounds, cut = [0], 0

@@ -11,6 +11,7 @@ A data config (defaults in ``DEFAULTS``; ``source`` and ``examples`` are needed)
          examples=dict(target="jaxtok.data.speech:Utterances"),
          languages=(),                                       # only these in training; () for all
          evaluation=dict(languages=(), words=1, seconds=0.0),  # what of a held-out split is evaluated
+         # of images instead: groups=(), styles=(), evaluation=dict(groups=(), styles=())
          window=16,                                          # batches that are sorted by length together
          workers=0,                                          # decoding processes; 0 decodes in a thread
          prefetch=2,                                         # batches decoded ahead
@@ -28,18 +29,18 @@ import numpy as np
 from absl import logging
 
 from jaxtok.build import build
-from jaxtok.data import records, sources
-from jaxtok.data.schedule import Row, Rows, Schedule
-from jaxtok.data.speech import Bucket, CorruptRecord, Utterances
+from jaxtok.data import image_records, records, sources
+from jaxtok.data.schedule import Bucket, Row, Rows, Schedule
+from jaxtok.data.sources import CorruptRecord
 
 DEFAULTS: dict[str, Any] = {
-    "languages": (),
-    "evaluation": {"languages": (), "words": 1, "seconds": 0.0},
+    "evaluation": {},
     "window": 16,
     "workers": 0,
     "prefetch": 2,
     "max_corrupt": 0.01,
 }
+_INDICES: tuple[type[records.Columns], ...] = (records.Index, image_records.Index)
 _EVALUATION_ORDER = 20260101  # the fixed seed that orders a split, so that `limit` takes a mixture
 
 
@@ -58,14 +59,14 @@ def training(
     """
     config = settings(data)
     local = _local_rows(batch_size, process_count)
-    source = sources.open_source(config["source"])
-    examples: Utterances = build(config["examples"])
-    chosen = select(source.index, "train", languages=config["languages"])
+    source, examples = _opened(config)
+    chosen = source.index.select("train", **_filters(config, source, training=True))
     planner = examples.planner(source.index, chosen, training=True)
+    what = f"{len(chosen)} training {source.index.kind}"
     if planner.left_out:
-        logging.info("%s: %d of %d training utterances fit no bucket", source.name, planner.left_out, len(chosen))
+        logging.info("%s: %d of %s left out, a usable one %s", source.name, planner.left_out, what, planner.needs)
     if not len(planner.anchors):
-        raise ValueError(f"data source {source.name!r}: none of {len(chosen)} training utterances fits the buckets")
+        raise ValueError(f"data source {source.name!r}: none of {what} {planner.needs}")
     schedule = Schedule(planner, batch_size, int(config["window"]), seed)
     reader = Reader(examples, source, planner, seed, float(config["max_corrupt"]))
     rows = functools.partial(Rows, schedule, process_index * local, local)
@@ -81,7 +82,7 @@ def evaluation(
     process_index: int = 0,
     process_count: int = 1,
 ) -> "Evaluation":
-    """The utterances of a split, one by one, as a finite iterable (again and again) of batches of this process's rows.
+    """The examples of a split, one by one, as a finite iterable (again and again) of batches of this process's rows.
 
     ``index`` is the position in the source; ``example_mask [B]`` is False for rows that fill up a bucket's last batch
     and for unreadable records. The order is fixed, and ``limit`` takes the first so many of a fixed mixture.
@@ -93,17 +94,15 @@ def evaluation(
     local = _local_rows(batch_size, process_count)
     if split not in records.SPLITS:
         raise ValueError(f"split {split!r}: expected one of {', '.join(records.SPLITS)}")
-    source = sources.open_source(config["source"])
-    examples: Utterances = build(config["examples"])
-    chosen = select(source.index, split, **config["evaluation"])
+    source, examples = _opened(config)
+    filters = _filters(config, source, training=False)
+    chosen = source.index.select(split, **filters)
     planner = examples.planner(source.index, chosen, training=False)
+    what = f"{len(chosen)} {source.index.kind} of split {split!r}"
     if planner.left_out:
-        logging.info("%s: %d of %d utterances of %s fit no bucket", source.name, planner.left_out, len(chosen), split)
+        logging.info("%s: %d of %s left out, a usable one %s", source.name, planner.left_out, what, planner.needs)
     if not len(planner.anchors):
-        raise ValueError(
-            f"data source {source.name!r}: {len(chosen)} utterances of split {split!r} pass {config['evaluation']}, "
-            f"but none fits the buckets {[(b.samples / examples.rate, b.ids) for b in planner.buckets]}"
-        )
+        raise ValueError(f"data source {source.name!r}: {what} pass {filters}, but none {planner.needs}")
     order = np.random.default_rng(_EVALUATION_ORDER).permutation(len(planner.anchors))
     anchors = planner.anchors[order][: limit or None]
     reader = Reader(examples, source, planner, 0, float(config["max_corrupt"]))
@@ -111,19 +110,17 @@ def evaluation(
 
 
 def summary(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Utterances, sentences' words and hours of each split of the config's source, for reports; decodes nothing."""
+    """What each split of the config's source amounts to, for reports; decodes nothing.
+
+    Of speech: ``utterances``, their ``words`` and ``hours``; of images: ``images``, ``groups`` and ``items``.
+    """
     index = sources.open_source(settings(data)["source"]).index
-    out = {}
-    for split in records.SPLITS:
-        keep = index.split == split
-        hours = float(index.seconds[keep].sum()) / 3600
-        out[split] = {"utterances": int(keep.sum()), "words": int(index.words[keep].sum()), "hours": hours}
-    return out
+    return {split: index.totals(index.split == split) for split in records.SPLITS}
 
 
 def settings(data: Mapping[str, Any]) -> dict[str, Any]:
     """The config with its defaults, checked; ValueError of one sentence naming the key."""
-    known = {"source", "examples", *DEFAULTS}
+    known = {"source", "examples", *DEFAULTS, *(name for kind in _INDICES for name in kind.filters)}
     for key in data:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -132,10 +129,9 @@ def settings(data: Mapping[str, Any]) -> dict[str, Any]:
         if key not in data:
             raise ValueError(f"data.{key}: is missing from the config")
     out = DEFAULTS | {key: data[key] for key in data}
-    wrong = set(out["evaluation"]) - set(DEFAULTS["evaluation"])
-    if wrong:
-        raise ValueError(f"data.evaluation.{min(wrong)}: no such key, known: {', '.join(DEFAULTS['evaluation'])}")
-    out["evaluation"] = DEFAULTS["evaluation"] | dict(out["evaluation"])
+    known = dict.fromkeys(name for kind in _INDICES for name in kind.held_out_filters)
+    if wrong := set(out["evaluation"]) - set(known):
+        raise ValueError(f"data.evaluation.{min(wrong)}: no such key, known: {', '.join(known)}")
     for key, low in (("window", 1), ("workers", 0), ("prefetch", 0)):
         if out[key] < low:
             raise ValueError(f"data.{key}: found {out[key]}, expected at least {low}")
@@ -144,21 +140,29 @@ def settings(data: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def select(
-    index: records.Index, split: str, *, languages: tuple[str, ...] = (), words: int = 0, seconds: float = 0.0
-) -> np.ndarray:
-    """Positions of a split's utterances in these languages, with at least so many words and seconds.
+def _opened(config: Mapping[str, Any]) -> tuple[sources.Source, Any]:
+    """The source and the examples of a config; ValueError when one makes what the other does not hold."""
+    source, examples = sources.open_source(config["source"]), build(config["examples"])
+    if getattr(examples, "kind", source.index.kind) != source.index.kind:
+        raise ValueError(
+            f"data.examples: {type(examples).__name__} are made of {examples.kind}, but data source {source.name!r} "
+            f"holds {source.index.kind}"
+        )
+    return source, examples
 
-    Raises:
-      ValueError: for a language that the source does not have.
-    """
-    unknown = [language for language in languages if language not in index.languages]
-    if unknown:
-        raise ValueError(f"language {unknown[0]!r}: the source has {', '.join(map(repr, index.languages))}")
-    keep = (index.split == split) & (index.words >= words) & (index.seconds >= seconds)
-    if languages:
-        keep &= np.isin(index.language, [index.languages.index(language) for language in languages])
-    return np.flatnonzero(keep)
+
+def _filters(config: Mapping[str, Any], source: sources.Source, *, training: bool) -> dict[str, Any]:
+    """By what the source's index is filtered; ValueError for a filter of another kind of data."""
+    index = source.index
+    defaults, given, where = (
+        (index.filters, {key: config[key] for key in config if key not in {"source", "examples", *DEFAULTS}}, "data")
+        if training
+        else (index.held_out_filters, config["evaluation"], "data.evaluation")
+    )
+    for key in given:
+        if key not in defaults and given[key]:
+            raise ValueError(f"{where}.{key}: no such filter of {index.kind}, known: {', '.join(defaults)}")
+    return {key: given.get(key, default) for key, default in defaults.items()}
 
 
 def _local_rows(batch_size: int, process_count: int) -> int:
@@ -170,7 +174,7 @@ def _local_rows(batch_size: int, process_count: int) -> int:
 class Reader:
     """Makes planned rows; replaces corrupt records, counts and names them, and stops when they are too many."""
 
-    def __init__(self, examples: Utterances, source: sources.Source, planner: Any, seed: int, max_corrupt: float):
+    def __init__(self, examples: Any, source: sources.Source, planner: Any, seed: int, max_corrupt: float):
         self.examples, self.source, self.planner = examples, source, planner
         self._seed, self._max_corrupt = seed, max_corrupt
         self.seen, self.corrupt = 0, 0
@@ -273,7 +277,7 @@ class Batches(grain.DatasetIterator):
 
 
 class Evaluation:
-    """A finite iterable of batches; iterating again gives the same batches, decoded audio coming from memory."""
+    """A finite iterable of batches; iterating again gives the same batches, what was decoded coming from memory."""
 
     def __init__(self, reader: Reader, anchors: list[int], batch_size: int, rows: slice):
         self._reader, self._rows = reader, rows
@@ -284,7 +288,7 @@ class Evaluation:
             bucket = reader.planner.bucket([plan])
             groups.setdefault(bucket, []).append(Row(position, plan, bucket))
         self._batches: list[list[Row]] = []
-        for bucket in sorted(groups, key=lambda bucket: bucket.samples):
+        for bucket in sorted(groups, key=lambda bucket: bucket.length):
             group = groups[bucket]
             self._batches += [group[start : start + batch_size] for start in range(0, len(group), batch_size)]
         self._batch_size = batch_size

@@ -2,13 +2,35 @@
 
 import dataclasses
 import threading
-from typing import Any
+from collections.abc import Hashable
+from typing import Any, Protocol
 
 import numpy as np
 
-from jaxtok.data.speech import Bucket, Plan
-
 _ENDLESS = 2**50
+
+
+class Plan(Protocol):
+    """An example before decoding, as a kind of data describes it."""
+
+    @property
+    def records(self) -> tuple[int, ...]:
+        """Positions in the source."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """What examples of one batch should have in common, so that little is padded."""
+        ...
+
+
+class Bucket(Hashable, Protocol):
+    """The static shape of a batch; buckets are ordered by ``length``."""
+
+    @property
+    def length(self) -> int:
+        """What a bucket holds."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +76,7 @@ class Schedule:
         for number in range(window * size, (window + 1) * size):
             plan = self._planner.plan(self._anchor(number), np.random.default_rng((self._seed, 1, number)))
             rows.append(Row(number, plan, self._planner.bucket([plan])))
-        rows.sort(key=lambda row: (row.bucket.samples, row.plan.samples, row.number))
+        rows.sort(key=lambda row: (row.bucket.length, row.plan.length, row.number))
         batches = []
         for start in range(0, size, self._batch):
             batch = rows[start : start + self._batch]

@@ -1,7 +1,8 @@
-"""Where recordings come from, by string: ``samples:speech``, ``folder:/path``, ``arrayrecord:/path``, ``tfds:name``.
+"""Where data come from, by string: ``samples:speech``, ``folder:/path``, ``arrayrecord:/path``, ``tfds:name``.
 
-A source has an ``index`` (columns; planning decodes nothing) and gives the record at a position. It pickles, so that
-worker processes can open it again.
+A source holds speech or images; what a folder holds is found by the suffixes of its files, what a set holds by its
+index. A source has an ``index`` (columns; planning decodes nothing) and gives the record at a position. It pickles, so
+that worker processes can open it again.
 """
 
 import csv
@@ -9,12 +10,12 @@ import io
 import json
 import os
 import pathlib
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from etils import epath
 
-from jaxtok.data import records, splits
+from jaxtok.data import image_records, picture, records, splits
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au")
 
@@ -23,11 +24,19 @@ class Source(Protocol):
     """What the pipeline needs."""
 
     name: str
-    index: records.Index
+    index: Any  # a records.Columns
 
-    def record(self, position: int) -> records.Record:
+    def record(self, position: int) -> Any:
         """The record at a position; ValueError naming it when it cannot be read."""
         ...
+
+
+class CorruptRecord(ValueError):
+    """A record at ``position`` that cannot be used; the pipeline replaces it."""
+
+    def __init__(self, source: Source, position: int, reason: str):
+        super().__init__(f"record {position} ({source.index.file[position]}): {reason}")
+        self.position = position
 
 
 def open_source(source: str) -> Source:
@@ -40,13 +49,13 @@ def open_source(source: str) -> Source:
     if kind == "samples" and rest:
         return PackedSource(_samples(rest), name=source)
     if kind == "folder" and rest:
-        return FolderSource(rest, name=source)
+        return open_folder(rest, name=source)
     if kind == "arrayrecord" and rest:
         return PackedSource(rest, name=source)
     if kind == "tfds" and rest:
-        from jaxtok.data.tfds import TfdsSource
+        from jaxtok.data.tfds import open_set
 
-        return TfdsSource(rest, name=source)
+        return open_set(rest, name=source)
     raise ValueError(
         f"data source {source!r}: expected samples:NAME, folder:/path, arrayrecord:/path or tfds:name[/config]"
     )
@@ -78,7 +87,10 @@ class PackedSource:
         text = (folder / "index.tsv").read_text()
         if records.digest(text.encode()) != self.manifest["index"]["digest"]:
             raise ValueError(f"{self.name}: index.tsv differs from the digest in manifest.json; the set is damaged")
-        self.index = records.Index.from_tsv(text, f"{self.name}/index.tsv")
+        kinds: tuple[type[records.Columns], ...] = (records.Index, image_records.Index)
+        header = text.partition("\n")[0].split("\t")[1:]
+        kind = next((kind for kind in kinds if list(kind.columns) == header), records.Index)
+        self.index: Any = kind.from_tsv(text, f"{self.name}/index.tsv")
         self._paths = [str(folder / shard["file"]) for shard in self.manifest["shards"]]
         for path_, shard in zip(self._paths, self.manifest["shards"]):
             size = epath.Path(path_).stat().length if epath.Path(path_).exists() else -1
@@ -87,18 +99,18 @@ class PackedSource:
                 raise ValueError(f"{path_}: {found}, expected {shard['bytes']} bytes; the set is damaged")
         self._reader = None
 
-    def record(self, position: int) -> records.Record:
+    def record(self, position: int) -> Any:
         """The record at a position; its digest is verified against the index."""
         name = f"{self.name}, record {position} ({self.index.file[position]})"
         try:
-            record = records.Record.from_bytes(self._open()[position], name)
+            record = self.index.record.from_bytes(self._open()[position], name)
         except ValueError:
             raise
         except Exception as error:  # array_record raises RuntimeError and IndexError for damaged chunks
             reason = (str(error).splitlines() or [repr(error)])[0]
             raise ValueError(f"{name}: cannot be read ({reason})") from error
-        if records.digest(record.audio) != self.index.digest[position]:
-            raise ValueError(f"{name}: the audio differs from its digest in index.tsv")
+        if records.digest(record.data) != self.index.digest[position]:
+            raise ValueError(f"{name}: the data differ from their digest in index.tsv")
         return record
 
     def _open(self):
@@ -150,10 +162,7 @@ class FolderSource:
         self.lengths = [known.get(n) or _seconds(row, self.path) for n, row in enumerate(self._rows)]
         given = [row.get("split", "") for row in self._rows]
         if any(given):
-            for number, split in enumerate(given):
-                if split not in records.SPLITS:
-                    known = ", ".join(records.SPLITS)
-                    raise ValueError(f"{self.name}, line {number + 2}: split {split!r}, expected one of {known}")
+            check_splits(given, self.name)
         else:
             keys = [(row["text"], row.get("language", ""), sec) for row, sec in zip(self._rows, self.lengths)]
             given = splits.assign(keys, holdout, words=words, seconds=seconds)
@@ -172,15 +181,7 @@ class FolderSource:
     def unnamed(self) -> list[str]:
         """Audio files under the folder that the transcripts do not name."""
         named = {os.path.normpath(row["file"]) for row in self._rows}
-        found, folders = [], [("", epath.Path(self.path))]
-        while folders:
-            prefix, folder = folders.pop()
-            for path in folder.iterdir():
-                if path.is_dir():
-                    folders.append((f"{prefix}{path.name}/", path))
-                elif path.suffix.lower() in AUDIO_SUFFIXES and f"{prefix}{path.name}" not in named:
-                    found.append(f"{prefix}{path.name}")
-        return sorted(found)
+        return [file for file in files(self.path, AUDIO_SUFFIXES) if file not in named]
 
     def _record(self, position: int, audio: bytes) -> records.Record:
         row = self._rows[position]
@@ -188,6 +189,55 @@ class FolderSource:
             audio=audio, text=row["text"].strip(), file=row["file"], language=row.get("language", ""),
             speaker=row.get("speaker", ""), seconds=self.lengths[position], split=self._splits[position],
         )  # fmt: skip
+
+
+def open_folder(path: str, *, name: str = "", **settings: Any) -> Any:
+    """A folder of speech (``FolderSource``) or of images (``ImageFolder``), by the suffixes of its files.
+
+    Where there is a TSV, the files that it names decide, else all files under the folder.
+
+    Args:
+      path: the folder.
+      name: how errors call it.
+      **settings: ``holdout``; of speech also ``words``, ``seconds`` and ``lengths``, which images have no use for.
+
+    Raises:
+      ValueError: when the folder is missing, or holds neither or both.
+    """
+    folder, name = os.fspath(path), name or f"folder:{path}"
+    if not epath.Path(folder).is_dir():
+        raise ValueError(f"folder {folder!r}: no such folder")
+    if tables := sorted(epath.Path(folder).glob("*.tsv")):
+        found = {row.get("file", "") for row in read_table(tables[0])} if len(tables) == 1 else set()
+    else:
+        found = set(files(folder, (*AUDIO_SUFFIXES, *picture.SUFFIXES)))
+    sound = sorted(file for file in found if file.lower().endswith(AUDIO_SUFFIXES))
+    images = sorted(file for file in found if file.lower().endswith(picture.SUFFIXES))
+    if sound and images:
+        counts = f"{len(sound)} sounds (such as {sound[0]}) and {len(images)} images (such as {images[0]})"
+        raise ValueError(f"folder {folder!r}: holds {counts}, expected one kind")
+    if images:
+        from jaxtok.data.image_folder import ImageFolder
+
+        return ImageFolder(folder, name=name, holdout=settings.get("holdout", "5%"))
+    if not tables and not sound:
+        raise ValueError(f"folder {folder!r}: expected images, or sounds with one .tsv of transcripts, found none")
+    return FolderSource(folder, name=name, **settings)
+
+
+def files(folder: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Paths below a folder, sorted, of the files with these suffixes; hidden files and folders are left out."""
+    found, folders = [], [("", epath.Path(folder))]
+    while folders:
+        prefix, below = folders.pop()
+        for path in below.iterdir():
+            if path.name.startswith("."):
+                continue
+            if path.name.lower().endswith(suffixes) and not path.is_dir():
+                found.append(f"{prefix}{path.name}")
+            elif path.is_dir():
+                folders.append((f"{prefix}{path.name}/", path))
+    return sorted(found)
 
 
 def transcripts_file(folder: str) -> epath.Path:
@@ -209,14 +259,22 @@ def transcripts_file(folder: str) -> epath.Path:
 def read_transcripts(folder: str) -> list[dict[str, str]]:
     """The lines of the folder's TSV as dicts; ValueError naming the file and line when it is malformed."""
     file = transcripts_file(folder)
+    rows = read_table(file, ("file", "text"))
+    if not rows:
+        raise ValueError(f"{file}: holds no transcripts")
+    return rows
+
+
+def read_table(file: epath.Path, needed: tuple[str, ...] = ()) -> list[dict[str, str]]:
+    """The lines of a TSV as dicts by its first line; ValueError naming the file and line when it is malformed."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
     lines = list(csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
     header = [name.strip() for name in lines[0]] if lines else []
-    if "file" not in header or "text" not in header:
-        raise ValueError(f"{file}: the first line names columns {header}, expected at least file and text")
+    if not set(needed) <= set(header):
+        raise ValueError(f"{file}: the first line names columns {header}, expected at least {' and '.join(needed)}")
     rows, seen = [], set()
     for number, cells in enumerate(lines[1:], start=2):
         if not cells:
@@ -224,13 +282,19 @@ def read_transcripts(folder: str) -> list[dict[str, str]]:
         if len(cells) != len(header):
             raise ValueError(f"{file}, line {number}: found {len(cells)} cells, expected {len(header)}")
         row = dict(zip(header, cells))
-        if row["file"] in seen:
+        if row.get("file") in seen:
             raise ValueError(f"{file}, line {number}: {row['file']!r} is named twice")
-        seen.add(row["file"])
+        seen |= {row["file"]} if "file" in row else set()
         rows.append(row)
-    if not rows:
-        raise ValueError(f"{file}: holds no transcripts")
     return rows
+
+
+def check_splits(splits_: list[str], name: str) -> None:
+    """ValueError for a split that there is not; the first is that of the second line of a table."""
+    for number, split in enumerate(splits_):
+        if split not in records.SPLITS:
+            known = ", ".join(records.SPLITS)
+            raise ValueError(f"{name}, line {number + 2}: split {split!r}, expected one of {known}")
 
 
 def _seconds(row: dict[str, str], folder: str) -> float:

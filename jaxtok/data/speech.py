@@ -1,28 +1,19 @@
 """Utterances as training and evaluation examples: planned from the index alone, decoded only when they are made."""
 
-import collections
 import dataclasses
 import itertools
 import math
-import threading
-import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxtok.data import audio, records, sources
+from jaxtok.data.cache import cache_of
+from jaxtok.data.sources import CorruptRecord
 from jaxtok.text.bytes import Bytes
 
 FRAME = 8 * 480  # samples of one token of the flagship at 24 kHz: 8 mel frames of 480 samples
-
-
-class CorruptRecord(ValueError):
-    """A record at ``position`` that cannot be used; the pipeline replaces it."""
-
-    def __init__(self, source: sources.Source, position: int, reason: str):
-        super().__init__(f"record {position} ({source.index.file[position]}): {reason}")
-        self.position = position
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +24,11 @@ class Plan:
     samples: int
     ids: int
 
+    @property
+    def length(self) -> int:
+        """Samples."""
+        return self.samples
+
 
 @dataclasses.dataclass(frozen=True)
 class Bucket:
@@ -40,6 +36,11 @@ class Bucket:
 
     samples: int
     ids: int
+
+    @property
+    def length(self) -> int:
+        """Samples."""
+        return self.samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Utterances:
     peak: float = 0.0
     concatenate: bool = True
     cache: int = 320
+
+    kind = "utterances"
 
     def __post_init__(self):
         if self.rate <= 0 or self.multiple <= 0:
@@ -152,7 +155,7 @@ class Utterances:
         Raises:
           CorruptRecord: when it cannot be used.
         """
-        cache = _cache(source, self)
+        cache = cache_of(source, ("utterances", self.rate, self.peak), self.cache)
         if (hit := cache.get(position)) is None:
             hit = self._decode(source, position)
             cache.put(position, hit)
@@ -189,6 +192,7 @@ class Planner:
         fits &= (self.ids > 0) & (index.seconds > 0)
         self.anchors = np.asarray([position for position in chosen if fits[position]], np.int64)
         self.left_out = len(chosen) - len(self.anchors)
+        self.needs = f"fits the buckets {[(b.samples / examples.rate, b.ids) for b in self.buckets]}"
         self.named = np.array([bool(name) for name in index.speakers])[index.speaker]
         self.group = index.speaker.astype(np.int64) * max(1, len(index.languages)) + index.language
         self.members: Mapping[int, np.ndarray] = {
@@ -263,36 +267,3 @@ class Planner:
     def _fitting(self, members: np.ndarray, samples: int, ids: int, taken: tuple[int, ...]) -> np.ndarray:
         keep = (self.samples[members] <= samples) & (self.ids[members] <= ids)
         return members[keep & ~np.isin(members, taken)]
-
-
-class _Cache:
-    """Decoded utterances, least recently used out first, bounded in bytes."""
-
-    def __init__(self, limit: int):
-        self._limit, self._size, self._lock = limit, 0, threading.Lock()
-        self._items: collections.OrderedDict[int, tuple[np.ndarray, str]] = collections.OrderedDict()
-
-    def get(self, position: int) -> tuple[np.ndarray, str] | None:
-        with self._lock:
-            if (item := self._items.get(position)) is not None:
-                self._items.move_to_end(position)
-            return item
-
-    def put(self, position: int, item: tuple[np.ndarray, str]) -> None:
-        with self._lock:
-            if position in self._items or item[0].nbytes > self._limit:
-                return
-            self._items[position] = item
-            self._size += item[0].nbytes
-            while self._size > self._limit:
-                _, (samples, _) = self._items.popitem(last=False)
-                self._size -= samples.nbytes
-
-
-_CACHES: weakref.WeakKeyDictionary[Any, dict[tuple, _Cache]] = weakref.WeakKeyDictionary()
-
-
-def _cache(source: sources.Source, examples: Utterances) -> _Cache:
-    """One per open source and treatment; it goes when the source goes."""
-    treatments = _CACHES.setdefault(source, {})
-    return treatments.setdefault((examples.rate, examples.peak), _Cache(examples.cache * 1_000_000))

@@ -1,7 +1,7 @@
-"""Which utterances are held out: by a hash of the sentence, so that no sentence is on both sides within a language."""
+"""What is held out: by a hash of the sentence (speech) or of the item (images), so that neither is on both sides."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jaxtok.data import records
 
@@ -24,23 +24,53 @@ def assign(
     Raises:
       ValueError: when ``holdout`` has another form.
     """
-    share, counts = parse(holdout)
     sentences: dict[str, dict[str, list[int]]] = {}
     for number, (text, language, _) in enumerate(rows):
         sentences.setdefault(language, {}).setdefault(" ".join(records.words(text)), []).append(number)
-    out = ["train"] * len(rows)
-    for language, groups in sentences.items():
-        eligible = [
-            sentence
-            for sentence, numbers in groups.items()
-            if len(sentence.split()) >= words and min(rows[number][2] for number in numbers) >= seconds
-        ]
-        eligible.sort(key=lambda sentence: hashlib.sha256(f"{language}\t{sentence}".encode()).digest())
-        count = counts.get(language, 0) if counts else round(share * len(eligible))
-        count = min(count, len(eligible) // 2)
-        for split, chosen in (("test", eligible[:count]), ("validation", eligible[count : 2 * count])):
-            for sentence in chosen:
-                for number in groups[sentence]:
+
+    def eligible(sentence: str, numbers: list[int]) -> bool:
+        return len(sentence.split()) >= words and min(rows[number][2] for number in numbers) >= seconds
+
+    return _divide(sentences, len(rows), holdout, eligible)
+
+
+def by_item(rows: Sequence[tuple[str, str]], holdout: str = "5%") -> list[str]:
+    """Splits images into train, validation and test, all images of one item into the same split.
+
+    An item belongs to the group of its first image. Items of one group are ordered by a hash of their names; the first
+    ones become the test split, the next ones validation, all others train.
+
+    Args:
+      rows: (group, item) of each image.
+      holdout: what validation and test get each: a share of the items of each group, or their number by group.
+
+    Raises:
+      ValueError: when ``holdout`` has another form.
+    """
+    group_of: dict[str, str] = {}
+    items: dict[str, dict[str, list[int]]] = {}
+    for number, (group, item) in enumerate(rows):
+        items.setdefault(group_of.setdefault(item, group), {}).setdefault(item, []).append(number)
+    return _divide(items, len(rows), holdout, lambda item, numbers: True)
+
+
+def _divide(
+    strata: Mapping[str, Mapping[str, list[int]]],
+    total: int,
+    holdout: str,
+    eligible: Callable[[str, list[int]], bool],
+) -> list[str]:
+    """The split of each row: within a stratum, the first eligible keys by hash are held out with all their rows."""
+    share, counts = parse(holdout)
+    out = ["train"] * total
+    for stratum, groups in strata.items():
+        keys = [key for key, numbers in groups.items() if eligible(key, numbers)]
+        keys.sort(key=lambda key: hashlib.sha256(f"{stratum}\t{key}".encode()).digest())
+        count = counts.get(stratum, 0) if counts else round(share * len(keys))
+        count = min(count, len(keys) // 2)
+        for split, chosen in (("test", keys[:count]), ("validation", keys[count : 2 * count])):
+            for key in chosen:
+                for number in groups[key]:
                     out[number] = split
     return out
 

@@ -117,7 +117,7 @@ def test_records_and_index_round_trip(folder):
     [
         ("speech", "expected samples:NAME"),
         ("samples:", "expected samples:NAME"),
-        ("samples:speach", "known: speech"),
+        ("samples:speach", "known: .*speech"),
         ("folder:/no/such/place", "no such folder"),
         ("arrayrecord:/no/such/place", "no such folder"),
     ],

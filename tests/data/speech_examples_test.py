@@ -3,7 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from jaxtok.data import audio, pipeline, sources, speech
+from jaxtok.data import audio, sources, speech
+from jaxtok.data.cache import Cache
 from jaxtok.data.speech import Bucket, Plan, Utterances
 
 SMALL = Utterances(seconds=(1.0, 3.2), buckets=((1.6, 24), (3.2, 64)))
@@ -16,7 +17,7 @@ def source(folder):
 
 @pytest.fixture
 def planner(source):
-    return SMALL.planner(source.index, pipeline.select(source.index, "train"), training=True)
+    return SMALL.planner(source.index, source.index.select("train"), training=True)
 
 
 def test_plans_keep_to_one_speaker_and_language_and_to_the_target(source, planner):
@@ -122,7 +123,7 @@ def test_the_cache_changes_no_value_and_is_bounded(folder):
                 np.stack([examples.make(Plan((n,), 0, 0), Bucket(76800, 64), source)["audio"] for n in range(24)])
             )
     assert all((value == values[0]).all() for value in values)
-    small = speech._Cache(100)
+    small = Cache(100)
     for n in range(9):
         small.put(n, (np.zeros(20, np.int16), ""))
     assert [small.get(n) is not None for n in range(9)] == [False] * 7 + [True] * 2

@@ -70,4 +70,4 @@ def test_files_are_small_attributed_and_whole():
     licence = (FOLDER / "LICENSE").read_text()
     for words in ("Allison Smith", "June Wallack", "Carlo Flora", "Maxim Topal", "CC BY-SA 3.0", "CC BY 3.0"):
         assert words in licence
-    assert sources.samples() == ["speech"]
+    assert "speech" in sources.samples()

@@ -1,0 +1,208 @@
+"""Training a generator of images (or grids of latents) by diffusion, with classes or without."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxtok.diffusion import guidance, noise, paths, predictions, samplers, times
+
+Batch = Mapping[str, jax.Array]
+Draw = Callable[[jax.Array], jax.Array]  # keys [B] to times [B]
+
+METHODS = ("euler", "heun", "adams_bashforth", "ddim", "dpm_solver", "euler_maruyama")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How a generator is run.
+
+    Attributes:
+      steps: of the grid.
+      guidance: u + guidance (c - u); 1 for none.
+      method: one of ``METHODS``; the last is stochastic.
+      shift: of the grid; above 1 more steps near noise.
+      interval: (low, high), the times in which guidance acts, 0 is data.
+      channels: how many channels are guided, 0 for all (3 in DiT and LightningDiT's released numbers).
+    """
+
+    steps: int = 50
+    guidance: float = 1.0
+    method: str = "euler"
+    shift: float = 1.0
+    interval: tuple[float, float] = (0.0, 1.0)
+    channels: int = 0
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, found {self.steps}")
+        if self.method not in METHODS:
+            raise ValueError(f"method must be one of {METHODS}, found {self.method!r}")
+        if self.guidance < 0:
+            raise ValueError(f"guidance must not be negative, found {self.guidance}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Diffuse:
+    """A network learns the flow of images: x_t = a x + s e at a drawn time, loss mean |prediction - target|^2.
+
+    The library's time runs from 0 (data) to 1 (noise). ``flip`` feeds the network 1 - t, and takes its output as the
+    velocity towards data (SiT, LightningDiT); ``scale`` multiplies the time that it is fed.
+
+    Attributes:
+      model: ``model(x [B, H, W, C], t [B], label [B] or None)``, such as :class:`jaxtok.nn.dit.DiT`.
+      field: the batch's key of the data, "image" or "latents".
+      draw: times of training, from keys [B].
+      shift: of the drawn times.
+      label_drop: share of examples whose label is hidden, for guidance.
+      direction: weight of the mean of 1 - cos(prediction, target) over channels (LightningDiT).
+      flip: see above.
+      scale: see above.
+      path: the interpolation.
+    """
+
+    model: Any
+    field: str = "image"
+    draw: Draw = times.logit_normal
+    shift: float = 1.0
+    label_drop: float = 0.1
+    direction: float = 0.0
+    flip: bool = True
+    scale: float = 1.0
+    path: paths.Path = paths.Linear()
+
+    accumulable = True
+
+    @property
+    def classes(self) -> int:
+        """Labels that the network knows, besides the one of no class."""
+        return self.model.classes
+
+    def velocity(self, params: Any, x: jax.Array, t: jax.Array, label: jax.Array | None) -> jax.Array:
+        """dx/dt in the library's time, at times t [B] or one for all: the network behind its conventions."""
+        t = jnp.broadcast_to(t, (len(x),))
+        fed = (1 - t if self.flip else t) * self.scale
+        out = self.model.apply({"params": params}, x, fed, label)
+        return -out if self.flip else out
+
+    def init(self, rng: jax.Array, batch: Batch) -> tuple[dict, dict, dict]:
+        """Parameters from a batch's shapes; no state, nothing frozen."""
+        x, label = self._data(batch)
+        return self.model.init(rng, x, jnp.ones(len(x)), label)["params"], {}, {}
+
+    def losses(
+        self, params: Any, state: Any, batch: Batch, rng: jax.Array, step: jax.Array, *, frozen: Any = None,
+        ema: Any = None,
+    ) -> tuple[dict[str, tuple[jax.Array, dict[str, jax.Array]]], Any]:  # fmt: skip
+        """The loss of the one player, ``main``."""
+        del step, frozen, ema
+        x, label = self._data(batch)
+        keys = jax.vmap(lambda key: jax.random.split(key, 3))(noise.per_example(rng, batch["index"]))
+        t = jnp.asarray(times.shift(self.draw(keys[:, 0]), self.shift))
+        e = _unit(keys[:, 1], x.shape[1:])
+        if label is not None:
+            label = jnp.where(times.uniform(keys[:, 2]) < self.label_drop, self.classes, label)
+        x_t, target = paths.interpolate(self.path, x, e, t)
+        found = self.velocity(params, x_t, t, label)
+        loss = jnp.square(found - target).mean()
+        numbers = {"flow": loss}
+        if self.direction:
+            numbers["direction"] = (1 - _cosine(found, target)).mean()
+            loss = loss + self.direction * numbers["direction"]
+        return {"main": (loss, numbers)}, state
+
+    def evaluate(
+        self, params: Any, state: Any, batch: Batch, rng: jax.Array, *, frozen: Any = None
+    ) -> dict[str, jax.Array]:
+        """``flow``: the squared error of the velocity per example at 4 fixed times."""
+        del state, frozen
+        x, label = self._data(batch)
+        e = _unit(noise.per_example(rng, batch["index"]), x.shape[1:])
+
+        def at(t: jax.Array) -> jax.Array:
+            x_t, target = paths.interpolate(self.path, x, e, jnp.broadcast_to(t, len(x)))
+            error = jnp.square(self.velocity(params, x_t, t, label) - target)
+            return error.reshape(len(x), -1).mean(1)
+
+        return {"flow": jax.lax.map(at, times.evenly(jnp.arange(4), 4)).mean(0)}
+
+    def sample(
+        self,
+        params: Any,
+        label: jax.Array | None,
+        keys: jax.Array,
+        shape: tuple[int, ...],
+        sampling: Sampling | None = None,
+    ) -> jax.Array:
+        """Samples, float32 [B, H, W, C]; each depends on its own key and label alone.
+
+        Args:
+          params: of the model.
+          label: int [B], or None for a network without labels.
+          keys: [B].
+          shape: (H, W, C).
+          sampling: None for the defaults.
+
+        Raises:
+          ValueError: for guidance of a network that knows no class.
+        """
+        sampling = sampling or Sampling()
+        if sampling.guidance != 1.0 and label is None:
+            raise ValueError("guidance needs a model with classes, found one without")
+        draws = jax.vmap(lambda key: jax.random.split(key))(keys)
+        start = _unit(draws[:, 0], shape)
+        grid = jnp.asarray(times.shift(times.uniform_grid(sampling.steps), sampling.shift), jnp.float32)
+
+        labels = None if label is None else jnp.concatenate([label, jnp.full_like(label, self.classes)])
+
+        def velocity(x: jax.Array, t: jax.Array) -> jax.Array:
+            if sampling.guidance == 1.0:
+                return self.velocity(params, x, t, label)
+            both = self.velocity(params, jnp.concatenate([x, x]), t, labels)
+            conditional, unconditional = jnp.split(both, 2)
+            scale = guidance.interval(t, sampling.guidance, *sampling.interval)
+            guided = guidance.classifier_free(conditional, unconditional, scale)
+            return guidance.some_channels(guided, conditional, sampling.channels) if sampling.channels else guided
+
+        return _run(sampling.method, velocity, self.path, start, grid, draws[:, 1])
+
+    def programs(self, params: Any, batch: Batch) -> dict[str, tuple[Any, tuple]]:
+        """``decode``: 50 Euler steps with guidance for a batch of labels, for ahead-of-time compilation."""
+        shape = batch[self.field].shape[1:]
+
+        def decode(params, batch, key):
+            guided = Sampling(guidance=4.0 if self.classes else 1.0)
+            label = batch["label"] if self.classes else None
+            return self.sample(params, label, noise.per_example(key, batch["index"]), shape, guided)
+
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        return {"decode": (decode, (params, batch, key))}
+
+    def _data(self, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
+        return batch[self.field], batch["label"] if self.classes else None
+
+
+def _run(method: str, velocity: Any, path: paths.Path, start: jax.Array, grid: jax.Array, keys: jax.Array) -> jax.Array:
+    """The sampler of a name."""
+    if method in ("ddim", "dpm_solver"):
+        estimate = predictions.estimator(velocity, "flow", path)
+        return getattr(samplers, method)(estimate, start, grid, path)
+    if method == "euler_maruyama":
+
+        def score(x, t):
+            return predictions.score("flow", path, velocity(x, t), x, t)
+
+        return samplers.euler_maruyama(velocity, score, start, grid, keys)
+    return getattr(samplers, method)(velocity, start, grid)
+
+
+def _unit(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Over the last axis."""
+    norms = jnp.sum(a * a, -1) * jnp.sum(b * b, -1)
+    return jnp.sum(a * b, -1) * jax.lax.rsqrt(jnp.maximum(norms, 1e-12))
