@@ -4,6 +4,7 @@ What every kind of data shares is here (``frame``, ``unframe``, ``Columns``), an
 are in ``image_records``.
 """
 
+import abc
 import dataclasses
 import hashlib
 import json
@@ -123,7 +124,7 @@ def replace_split(row: Any, split: str) -> Any:
     return dataclasses.replace(row, split=split)
 
 
-class Columns:
+class Columns(abc.ABC):
     """An index as columns: arrays of [n], so that a set of millions of records is planned in little memory.
 
     One subclass per kind of data: it names the kind, its records and lines, and by what it can be filtered.
@@ -140,19 +141,19 @@ class Columns:
     digest: list[str]
     split: np.ndarray
 
-    def __init__(self, rows: Iterable[Any]):
-        raise NotImplementedError
+    @abc.abstractmethod
+    def __init__(self, rows: Iterable[Any]): ...
 
     def __len__(self) -> int:
         return len(self.file)
 
+    @abc.abstractmethod
     def row(self, position: int) -> Any:
         """The line at a position."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def totals(self, keep: np.ndarray) -> dict[str, float]:
         """What the records at ``keep`` amount to, for reports."""
-        raise NotImplementedError
 
     def to_tsv(self) -> str:
         """The sidecar file: a header line, then position and columns."""

@@ -6,6 +6,7 @@ label and a caption. The names looked for, in order, are in ``NAMES`` and ``IMAG
 prepared with ``file_format="array_record"``.
 """
 
+import abc
 import hashlib
 import io
 import json
@@ -54,7 +55,7 @@ def open_set(rest: str, *, name: str = "") -> "TfdsSource":
     raise ValueError(f"{name}: has features {sorted(features)}, expected one of {wanted}")
 
 
-class TfdsSource:
+class TfdsSource(abc.ABC):
     """A prepared set, whose records a subclass makes.
 
     The splits are the set's own (``train*``, ``valid*`` or ``dev*``, ``test*``); a set with only one is split by a hash
@@ -94,19 +95,21 @@ class TfdsSource:
     def _decoders(self) -> Any:
         return None
 
+    @abc.abstractmethod
     def _record(self, values: dict[str, Any], position: int, split: str) -> Any:
-        raise NotImplementedError
+        """The record of an example's features."""
 
+    @abc.abstractmethod
     def _row(self, record: Any) -> Any:
-        raise NotImplementedError
+        """Its line of the index."""
 
+    @abc.abstractmethod
     def _key(self, record: Any, row: Any) -> tuple:
         """What decides the split of a record where the set has only one."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _assign(self, keys: list[tuple]) -> list[str]:
         """The splits of a set that has only one."""
-        raise NotImplementedError
 
     def _label(self, key: str, values: dict[str, Any]) -> str:
         if key not in values:
