@@ -7,8 +7,6 @@ another one of the batch; the mean frame is that of the training set.
 """
 
 import functools
-import json
-import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +22,7 @@ from jaxtok.diffusion import noise
 from jaxtok.files import write_whole
 from jaxtok.metrics import audio as metrics
 from jaxtok.quantizers import usage
-from jaxtok.tasks import speech_report
+from jaxtok.tasks import report, speech_report
 from jaxtok.tokenizers.diffusion import FlowSampler
 
 SPLIT = "test"
@@ -123,7 +121,7 @@ def write(
     real = kept["mask"][:, task.model.encoder.factor // 2 :: task.model.encoder.factor]
     counts = usage.histogram(kept["codes"][..., 0], quantizer.codebook_size, real)
     files = _keep(folder, config, task, kept, batch, range(min(shown, len(real))))
-    numbers = _numbers(result, config, folder, params) | {
+    numbers = report.about(result, config, folder, params) | {
         "distances": {name: value.tolist() for name, value in distances.items()},
         "utterances": len(real),
         "below_hz": 8000.0,
@@ -135,13 +133,10 @@ def write(
         "files": files,
         "next": {
             f"jaxtok reconstruct --model {workdir} --input YOUR.wav --text 'its words' --output out": "your own voice",
-            f"jaxtok evaluate --model {workdir}": "the loss on the test split",
-            f"jaxtok train --config configs/{config['slug']}.py:{config['variant']} --workdir {workdir}"
-            f" --config.train.steps={2 * result.step}": "go on with this run",
-            f"tensorboard --logdir {workdir}": "curves, sound and pictures (pip install tensorboard)",
-        },
+        }
+        | report.following(result, config, workdir),
     }
-    write_whole(folder / "report.json", json.dumps(numbers, indent=1) + "\n")
+    write_whole(folder / "report.json", report.to_json(numbers))
     write_whole(folder / "report.md", speech_report.markdown(numbers))
 
 
@@ -184,24 +179,3 @@ def _keep(folder, config, task, kept, batch, rows) -> dict[str, str]:
 
 def _text_of(tokenizer: Any, batch: Mapping[str, np.ndarray], row: int) -> str:
     return tokenizer.decode(np.asarray(batch["text_ids"][row])[np.asarray(batch["text_mask"][row])])
-
-
-def _numbers(result: Any, config: Mapping[str, Any], folder: epath.Path, params: Any) -> dict[str, Any]:
-    """What was trained, on what, at what speed."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    speeds = [line["examples_per_second"] for line in lines if "examples_per_second" in line]
-    steps, batch_size = result.step, config["train"]["batch_size"]
-    speed = float(np.median(speeds)) if speeds else float("nan")
-    return {
-        "name": f"{config['slug']}:{config['variant']}",
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "steps": steps,
-        "batch_size": batch_size,
-        "seconds": steps * batch_size / speed if speeds else 0.0,
-        "examples_per_second": speed,
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({platform.machine()})",
-        "data": config["data"]["source"],
-        "train_examples": pipeline.summary(config["data"])["train"]["utterances"],
-        "loss": (losses[0], losses[-1]),
-    }

@@ -13,6 +13,7 @@ from etils import epath
 
 from jaxtok.files import write_whole
 from jaxtok.signal.mel import MelFrontEnd, mel_centres
+from jaxtok.tasks import report
 
 # What the distances are called in the table, in its order; `distance` in the results has the keys.
 DECODES = {
@@ -95,7 +96,7 @@ def verdict(distances: Mapping[str, Any]) -> tuple[bool, str]:
     Raises:
       ValueError: when a key that the claims need is missing or empty.
     """
-    means = {key: _mean_and_error(distances, key)[0] for key in {k for a, b, _ in CLAIMS for k in (a, b)}}
+    means = {key: report.mean_and_error(distances, key)[0] for key in {k for a, b, _ in CLAIMS for k in (a, b)}}
     failed = [(low, high, than) for low, high, than in CLAIMS if not means[low] < means[high]]
 
     def compare(low: str, high: str) -> str:
@@ -119,59 +120,36 @@ def markdown(results: Mapping[str, Any]) -> str:
     Args:
       results: plain numbers and strings:
 
-        - ``name``, ``parameters``, ``steps``, ``batch_size``, ``seconds`` (training time), ``examples_per_second``,
-          ``device``: what was trained, how fast, on what machine;
-        - ``data``, ``train_examples``, ``utterances``: source, number of training examples, of held-out utterances;
+        - what :func:`jaxtok.tasks.report.page` wants;
+        - ``utterances``: the number of held-out ones;
         - ``distances``: for the keys of `DECODES` a number or one per utterance: mel distance in nats;
         - ``below_hz``, ``samples``, ``sampler`` (such as "32 Euler steps, guidance 2"): how these were measured;
         - ``token_rate`` (per second), ``bits`` (per token): give the bitrate;
-        - ``codes``: ``used``, ``tokens`` (how many were looked at), ``perplexity``;
-        - ``loss``: first and last training loss; ``files``: ``{name: what it is}``; ``next``: ``{command: why}``;
-        - optional ``notes``: sentences that belong to the numbers.
+        - ``codes``: ``used``, ``tokens`` (how many were looked at), ``perplexity``.
 
     Raises:
       ValueError: for a missing entry, by name.
     """
-    value = _Entries(results)
-    bits, rate, codes = value["bits"], value["token_rate"], _Entries(value["codes"], "codes.")
-    size = 2 ** int(bits)
-    minutes = value["seconds"] / 60
-    first, last = value["loss"]
-    lines = [
-        verdict(value["distances"])[1],
-        "",
-        f"# {value['name']}",
-        "",
-        f"{value['parameters']:,} parameters, trained on {value['data']} "
-        f"({value['train_examples']:,} training examples): "
-        f"{value['steps']:,} steps of {value['batch_size']} in {minutes:.1f} min, "
-        f"{value['examples_per_second']:.1f} examples/s on {value['device']}; loss {first:.3f} -> {last:.3f}.",
-        "",
+    value = report.Entries(results)
+    bits, rate = value["bits"], value["token_rate"]
+    body = [
         *_table(value["distances"], value["samples"], value["below_hz"], value["utterances"]),
         "",
         f"Decoded with {value['sampler']}, no prompt. "
         "Distances are means of |difference| of natural log-mel; lower is better.",
-        "",
-        f"- Bitrate: {rate:g} tokens/s of {bits:g} bits = **{rate * bits:.1f} bit/s** (text is given, not counted).",
-        f"- Codebook: {codes['used']:,} of {size:,} codes used by {codes['tokens']:,} held-out tokens, "
-        f"perplexity {codes['perplexity']:.1f}; "
-        f"{_uniform(size, codes['tokens']):,.0f} would be used if all were equally likely.",
-        *(f"- {note}" for note in results.get("notes", ())),
-        "",
-        "## Files",
-        *(f"- `{name}`: {what}" for name, what in value["files"].items()),
-        "",
-        "## Next",
-        *(f"- {why}:\n  `{command}`" for command, why in value["next"].items()),
     ]
-    return "\n".join(lines) + "\n"
+    points = (
+        f"Bitrate: {rate:g} tokens/s of {bits:g} bits = **{rate * bits:.1f} bit/s** (text is given, not counted).",
+        report.codebook("Codebook", 2 ** int(bits), value["codes"]),
+    )
+    return report.page(results, verdict(value["distances"])[1], body, points)
 
 
 def _table(distances: Mapping[str, Any], samples: int, below_hz: float, utterances: int) -> list[str]:
     count = f"{utterances:,} held-out utterance{'s' * (utterances != 1)}"
     lines = [f"| mel distance below {below_hz / 1000:g} kHz, {count} | nats | standard error |", "|---|---|---|"]
     for key, name in DECODES.items():
-        mean, error = _mean_and_error(distances, key)
+        mean, error = report.mean_and_error(distances, key)
         row = name.format(samples=samples)
         lines.append(f"| {row} | {mean:.3f} | {'' if error is None else f'{error:.3f}'} |")
     pair = [np.asarray(distances[key], np.float64).reshape(-1) for key in ("right_text", "shuffled_text")]
@@ -179,31 +157,6 @@ def _table(distances: Mapping[str, Any], samples: int, below_hz: float, utteranc
         wins = int((pair[0] < pair[1]).sum())
         lines += ["", f"The right text is nearer than shuffled text on {wins} of {pair[0].size} utterances."]
     return lines
-
-
-def _mean_and_error(distances: Mapping[str, Any], key: str) -> tuple[float, float | None]:
-    """Mean, and standard error of the mean where there are several utterances."""
-    values = np.asarray(_Entries(distances, "distances.")[key], np.float64).reshape(-1)
-    if not values.size:
-        raise ValueError(f"results: distances.{key} is empty, expected at least one number")
-    error = float(values.std(ddof=1) / math.sqrt(values.size)) if values.size > 1 else None
-    return float(values.mean()), error
-
-
-def _uniform(size: int, tokens: int) -> float:
-    return size * -math.expm1(tokens * math.log1p(-1 / size)) if size > 1 else float(tokens > 0)
-
-
-class _Entries:
-    """Reads a mapping and names what it lacks."""
-
-    def __init__(self, values: Mapping[str, Any], prefix: str = ""):
-        self.values, self.prefix = values, prefix
-
-    def __getitem__(self, key: str) -> Any:
-        if key not in self.values:
-            raise ValueError(f"results: {self.prefix}{key} is missing; found {', '.join(map(str, self.values))}")
-        return self.values[key]
 
 
 def mean_frame(mels: Sequence[np.ndarray]) -> np.ndarray:

@@ -100,7 +100,9 @@ def train(config: Any, workdir: epath.PathLike, *, stop_after: int = 0, callback
         cleanup.callback(writer.close)
         checkpoints = Checkpoints(workdir, keep_last=plan["keep_last"], keep_best=plan["keep_best"])
         cleanup.callback(checkpoints.join)
-        progress = Progress(writer, plan, step=begin, mesh=mesh, show=processes.is_first())
+        progress = Progress(
+            writer, plan, step=begin, mesh=mesh, show=processes.is_first(), warnings=getattr(task, "warnings", None)
+        )
         cleanup.callback(progress.close)
         trace = Window(plan["profile"], workdir)
         cleanup.callback(trace.close)

@@ -5,9 +5,10 @@ the device; and the wait keeps the host from running further ahead than that.
 """
 
 import collections
+import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,9 @@ from jaxtok.train import flops
 from jaxtok.train.writer import Writer
 
 LAG = 2
+log = logging.getLogger("jaxtok")
+# From a step's number and its logged metrics to sentences by subject; the first about each subject is shown.
+Warnings = Callable[[int, Mapping[str, float]], Mapping[str, str]]
 
 
 class Signal(NamedTuple):
@@ -30,7 +34,16 @@ class Signal(NamedTuple):
 class Progress:
     """Settles steps in order: progress bar, metrics, signals."""
 
-    def __init__(self, writer: Writer, plan: Mapping[str, Any], *, step: int, mesh: Mesh, show: bool):
+    def __init__(
+        self,
+        writer: Writer,
+        plan: Mapping[str, Any],
+        *,
+        step: int,
+        mesh: Mesh,
+        show: bool,
+        warnings: Warnings | None = None,
+    ):
         """Starts the bar.
 
         Args:
@@ -38,8 +51,11 @@ class Progress:
           plan: the resolved ``train`` section: steps, log_every, batch_size.
           step: steps done.
           mesh: whose devices' peak bounds the utilisation.
-          show: whether to show a bar.
+          show: whether to show a bar and warnings.
+          warnings: what the task says about a logged step's metrics.
         """
+        self._warnings: Warnings = warnings if show and warnings else lambda step, metrics: {}
+        self._warned: set[str] = set()
         self.writer, self.plan = writer, plan
         peak = flops.peak(mesh.devices.flat[0])
         self.peak = peak * mesh.size if peak else 0.0
@@ -114,4 +130,8 @@ class Progress:
                     self.metrics["mfu"] = self._flops / self._since / self.peak
         self._since, self._done, self._flops = 0.0, 0, 0.0
         self.writer.write(step, self.metrics)
+        for subject, sentence in self._warnings(step, self.metrics).items():
+            if subject not in self._warned:
+                self._warned.add(subject)
+                log.warning(sentence)
         self.bar.set_postfix(shown, refresh=False)

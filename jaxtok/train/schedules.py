@@ -42,6 +42,41 @@ def inverse_sqrt(peak: float, *, warmup: int) -> Schedule:
     return rate
 
 
+def annealed(
+    peak: float, *, steps: int, warmup: int = 0, start: float = 0.005, held: float = 0.3, end: float = 0.01
+) -> Schedule:
+    """Linear from ``start * peak`` up to ``peak``, held, then linear down to ``end * peak``.
+
+    The schedule of FVQ (arXiv 2509.10140) and VAR ("lin", arXiv 2404.02905), which reach the end at the last step and
+    not one step after it.
+
+    Args:
+      peak: the highest rate, from step ``warmup`` on.
+      steps: of the run; the last is number ``steps - 1``.
+      warmup: steps until the peak.
+      start: rate at step 0, a share of the peak.
+      held: share of the steps after the warm-up that stay at the peak.
+      end: rate at the last step, a share of the peak.
+
+    Raises:
+      ValueError: when ``steps`` does not exceed ``warmup`` by more than 1, or ``held`` is not in [0, 1).
+    """
+    _check("annealed", peak=peak, warmup=warmup, start=start, held=held, end=end)
+    if steps <= warmup + 1:
+        raise ValueError(f"schedule annealed: steps must exceed warmup + 1 = {warmup + 1}, found steps={steps}")
+    if held >= 1:
+        raise ValueError(f"schedule annealed: held must be less than 1, found {held}")
+
+    def rate(step):
+        step = jnp.asarray(step, jnp.float32)
+        rise = start + (1 - start) * step / max(warmup, 1)
+        passed = (step - warmup) / (steps - 1 - warmup)
+        fall = 1 - (1 - end) * (passed - held) / (1 - held)
+        return peak * jnp.where(step < warmup, rise, jnp.clip(fall, end, 1.0))
+
+    return rate
+
+
 def _check(name: str, **values: float) -> None:
     for field, value in values.items():
         if not value >= 0:

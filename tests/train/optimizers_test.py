@@ -26,6 +26,19 @@ def test_schedules_have_their_closed_forms():
     np.testing.assert_allclose([schedules.constant(0.3, warmup=10)(s) for s in (0, 5, 10, 99)], [0, 0.15, 0.3, 0.3])
 
 
+def test_annealed_schedule_has_the_reference_s_factors():
+    rate = schedules.annealed(2.0, steps=1111, warmup=100)  # 1,010 steps from the peak to the last
+    steps = (0, 50, 100, 403, 1110, 5000)
+    np.testing.assert_allclose([rate(s) / 2 for s in steps], [0.005, 0.5025, 1, 1, 0.01, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(rate((403 + 1110) / 2) / 2, (1 + 0.01) / 2, rtol=1e-6)
+    assert float(rate(404)) < 2.0
+    np.testing.assert_allclose([schedules.annealed(1.0, steps=2)(s) for s in (0, 1)], [1, 0.01], rtol=1e-6)
+    with pytest.raises(ValueError, match="steps must exceed warmup \\+ 1 = 4, found steps=4"):
+        schedules.annealed(1.0, steps=4, warmup=3)
+    with pytest.raises(ValueError, match="held must be less than 1, found 1"):
+        schedules.annealed(1.0, steps=4, held=1.0)
+
+
 def test_bad_schedules_are_refused():
     with pytest.raises(ValueError, match="steps must exceed warmup=10, found steps=10"):
         schedules.cosine(1.0, steps=10, warmup=10)

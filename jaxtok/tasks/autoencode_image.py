@@ -1,0 +1,153 @@
+"""Training an image tokenizer with a feed-forward decoder by the error of its pixels (and the quantizer's loss)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxtok.metrics import image as metrics
+from jaxtok.quantizers import usage
+from jaxtok.tokenizers.feedforward import FeedForwardTokenizer
+
+Batch = Mapping[str, jax.Array]
+PIXEL = ("l1", "l2")
+WATCHED = 1 << 22  # codes of all codebooks together, at most, whose hits are counted in training
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageAutoencode:
+    """Images through encoder, quantizer and decoder; any quantizer, also one whose codebook moves by itself.
+
+    loss = weight * mean |y - x| (l1) or mean (y - x)^2 (l2) over all pixels and channels of the global batch, in
+    [-1, 1], + the quantizer's loss. The task's state holds the collection "codebook" of the model, where it has one,
+    and decayed hit counts of every code, from which a collapsing codebook is told.
+
+    Attributes:
+      model: the tokenizer.
+      pixel: "l1" or "l2".
+      weight: of the pixels' term.
+      decay: of the hit counts per step; they remember about 1 / (1 - decay) steps.
+      floor: a warning is given when fewer codes are in use than this share of what uniform codes would show ...
+      patience: ... later than so many steps.
+    """
+
+    model: FeedForwardTokenizer
+    pixel: str = "l2"
+    weight: float = 1.0
+    decay: float = 0.99
+    floor: float = 0.25
+    patience: int = 200
+
+    def __post_init__(self):
+        if self.pixel not in PIXEL:
+            raise ValueError(f"ImageAutoencode: pixel must be one of {PIXEL}, found {self.pixel!r}")
+        if not 0.0 < self.decay < 1.0:
+            raise ValueError(f"ImageAutoencode: decay must lie between 0 and 1, found {self.decay}")
+
+    def _apply(self, params: Any, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        moving = {name: state[name] for name in state if name == "codebook"}
+        return self.model.apply({"params": params} | moving, *args, **kwargs)
+
+    @property
+    def accumulable(self) -> bool:
+        """Whether the quantizer's loss is a mean over examples, so that micro-batches add up; it must say so."""
+        return getattr(self.model.quantizer, "accumulable", False)
+
+    def init(self, rng: jax.Array, batch: Batch) -> tuple[dict, dict, dict]:
+        """Parameters and state from a batch's shapes; nothing frozen."""
+        variables = dict(self.model.init(rng, batch["image"]))
+        params = variables.pop("params")
+        state = {"codebook": variables["codebook"]} if "codebook" in variables else {}
+        if self._watched():
+            quantizer = self.model.quantizer
+            state["hits"] = jnp.zeros((quantizer.num_codebooks, quantizer.codebook_size), jnp.float32)
+        return params, state, {}
+
+    def losses(
+        self,
+        params: Any,
+        state: Any,
+        batch: Batch,
+        rng: jax.Array,
+        step: jax.Array,
+        *,
+        frozen: Any = None,
+        ema: Any = None,
+    ) -> tuple[dict[str, tuple[jax.Array, dict[str, jax.Array]]], Any]:
+        """The loss of the one player, ``main``, and the state after the step."""
+        del step, frozen, ema
+        x = batch["image"]
+        tokens, moved = self._apply(params, state, x, rng=rng, train=True, method="encode", mutable=["codebook"])
+        state = dict(state) | dict(moved)
+        y = self._apply(params, state, tokens.latents, method="decode")
+        pixel = (jnp.abs(y - x) if self.pixel == "l1" else jnp.square(y - x)).mean()
+        numbers = {"pixel": pixel, "quantizer": tokens.loss, **tokens.metrics}
+        if "hits" in state:
+            state["hits"] = usage.decayed_hits(state["hits"], tokens.codes, decay=self.decay)
+            watched = usage.watch(state["hits"], decay=self.decay)
+            for q, book in enumerate(_books(len(state["hits"]))):  # a quantizer's own numbers are of one batch
+                numbers |= {f"{name}{book}": value[q] for name, value in watched.items()}
+        return {"main": (self.weight * pixel + tokens.loss, numbers)}, state
+
+    def evaluate(
+        self, params: Any, state: Any, batch: Batch, rng: jax.Array, *, frozen: Any = None
+    ) -> dict[str, jax.Array]:
+        """``mse``, ``l1`` (on the scale of [-1, 1]) and ``psnr`` (dB) of each reconstruction."""
+        del rng, frozen
+        y, _ = self.reconstruct(params, state, batch["image"])
+        pair = batch["image"], y
+        return {"mse": metrics.squared_error(*pair), "l1": metrics.absolute_error(*pair), "psnr": metrics.psnr(*pair)}
+
+    def reconstruct(self, params: Any, state: Any, image: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """Reconstructions [B, H, W, C] of images and their codes [B, h, w, Q], without training."""
+        tokens = self._apply(params, state, image, method="encode")
+        return self._apply(params, state, tokens.latents, method="decode"), tokens.codes
+
+    def warnings(self, step: int, metrics: Mapping[str, float]) -> dict[str, str]:
+        """What the person who watches training should know, one sentence per codebook in trouble.
+
+        Args:
+          step: steps done.
+          metrics: the step's, as they are logged.
+        """
+        quantizer, found = self.model.quantizer, {}
+        if step <= self.patience or not self._watched():
+            return found
+        for book in _books(quantizer.num_codebooks):
+            evenness, used = metrics[f"main/evenness{book}"], metrics[f"main/usage{book}"]
+            if evenness < self.floor:
+                size, name = quantizer.codebook_size, f"codebook{book.replace('_', ' ')}"
+                found[name] = (
+                    f"{name} is collapsing at step {step}: {used * size:,.0f} of {size:,} codes are in use "
+                    f"({used:.1%}), where uniform codes would show {used / max(evenness, 1e-9):.1%}"
+                )
+        return found
+
+    def programs(self, params: Any, batch: Batch) -> dict[str, tuple[Any, tuple]]:
+        """``encode`` and ``decode`` of a batch, for ahead-of-time compilation."""
+        state = jax.eval_shape(lambda b: self.init(jax.random.key(0), b)[1], dict(batch))
+
+        def encode(params, state, image):
+            return self._apply(params, state, image, method="encode").codes
+
+        def decode(params, state, codes):
+            latents = self._apply(params, state, codes, method=lambda m, c: m.quantizer.decode(c))
+            return self._apply(params, state, latents, method="decode")
+
+        codes = jax.eval_shape(encode, params, state, batch["image"])
+        return {
+            "encode": (encode, (params, state, batch["image"])),
+            "decode": (decode, (params, state, codes)),
+        }
+
+    def _watched(self) -> bool:
+        """Whether there are codes, and not too many to count."""
+        books, size = self.model.quantizer.num_codebooks, self.model.quantizer.codebook_size
+        return 0 < books * size <= WATCHED
+
+
+def _books(count: int) -> list[str]:
+    """The endings of the codebooks' names: none for a single one."""
+    return [f"_{q}" for q in range(count)] if count > 1 else [""]

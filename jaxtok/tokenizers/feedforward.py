@@ -1,0 +1,75 @@
+"""Tokenizers whose decoder is one pass of a network: encoder, quantizer, decoder."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+
+from jaxtok.nn.conv2d import dense
+from jaxtok.quantizers import Quantized
+
+
+class FeedForwardTokenizer(nn.Module):
+    """Encoder and quantizer to tokens; one pass of a network back to data. Any modality.
+
+    A codebook that moves by itself lives in the collection "codebook": it is read wherever it is given, and moves where
+    ``train=True`` and ``apply`` is told ``mutable=["codebook"]``.
+
+    Attributes:
+      encoder: ``encoder(x, mask=) -> (z [B, ..., Z], token_mask [B, ...] or None)``.
+      quantizer: see :mod:`jaxtok.quantizers`.
+      decoder: ``decoder(z, mask=) -> x``.
+      pre: width D of the codes' vectors where a linear map stands before the quantizer; 0 for none.
+      post: width of the decoder's input where a linear map stands behind the quantizer; 0 for none.
+    """
+
+    encoder: nn.Module
+    quantizer: nn.Module
+    decoder: nn.Module
+    pre: int = 0
+    post: int = 0
+
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> tuple[Quantized, jax.Array]:
+        """Tokens of x and x again: touches every parameter; for initialisation."""
+        tokens = self.encode(x, mask=mask)
+        return tokens, self.decode(tokens.latents, mask=mask)
+
+    @nn.compact
+    def project(self, z: jax.Array, name: str, features: int) -> jax.Array:
+        """A linear map, in float32, or nothing where ``features`` is 0."""
+        return dense(z.shape[-1], features, name=name)(z) if features else z
+
+    def encode(
+        self,
+        x: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        cond: Mapping[str, jax.Array] | None = None,
+        rng: jax.Array | None = None,
+        train: bool = False,
+    ) -> Quantized:
+        """Tokens of x [B, ...].
+
+        Args:
+          x: data as the encoder takes it.
+          mask: marks what is real in x, for encoders that take padding.
+          cond: not used.
+          rng: one key, for quantizers that draw in training; what they draw depends on a token's place in the batch.
+          train: whether codebooks may move and quantizers may draw.
+        """
+        del cond
+        z, token_mask = self.encoder(x, mask=mask)
+        return self.quantizer(self.project(z, "pre_linear", self.pre), mask=token_mask, rng=rng, train=train)
+
+    def decode(
+        self,
+        latents: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        cond: Mapping[str, jax.Array] | None = None,
+        rng: jax.Array | None = None,
+        sampler: None = None,
+    ) -> jax.Array:
+        """x of its tokens' latents, from ``encode`` or ``quantizer.decode(codes)``; draws nothing."""
+        del cond, rng, sampler
+        return self.decoder(self.project(latents, "post_linear", self.post), mask=mask)
