@@ -7,28 +7,22 @@ Both sides get the same random weights (the released key names, the paper's widt
 and number of threads. The PyTorch side (``tadicodec_reference.py``) does what the published sampler does: two passes
 per Euler step, one with text and tokens and one without, with every module, the MLPs of text, tokens and time included,
 called inside the loop (inference mode, fused attention). Each framework lives in a process of its own, which prepares,
-is checked against the other, and then waits; the runs alternate (PyTorch, jaxtok, PyTorch, ...), so that a ratio
-compares neighbours in time. With ``--threads=1`` the times are CPU seconds of the process, which other jobs on the
-machine hardly move; with more threads they are wall-clock seconds, which need a quiet machine. Compilation is not in
-the times; it is reported. The vocoder is left out: it is the same network on both sides.
+is checked against the other, and then takes turns (``pairs.py``). Compilation is not in the times; it is reported. The
+vocoder is left out: it is the same network on both sides.
 
 Writes tadicodec_torch.json and tadicodec_torch.md beside this file (``--out`` for another place).
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
 import pathlib
-import platform
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
 import numpy as np
+import pairs
 
 HERE = pathlib.Path(__file__).resolve().parent
 WIDTH, HEADS, HIDDEN, BITS, BANDS, FACTOR, VOCABULARY = 1024, 16, 4096, 14, 128, 8, 32100
@@ -166,8 +160,8 @@ def jaxtok_sides(folder: pathlib.Path, settings: argparse.Namespace):
 
 
 def work(side: str, folder: pathlib.Path, settings: argparse.Namespace) -> None:
-    """A worker: does what the lines on its input name, and answers each with a line of JSON."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings.threads])
+    """A worker of one side."""
+    pairs.pin(settings.threads)
     if side == "torch":
         import tadicodec_reference
 
@@ -176,55 +170,21 @@ def work(side: str, folder: pathlib.Path, settings: argparse.Namespace) -> None:
     else:
         sides, notes = jaxtok_sides(folder, settings)
     inputs = np.load(folder / "inputs.npz")
-    print(json.dumps(notes | {"ready_mb": peak_mb()}), flush=True)
-    for line in sys.stdin:
-        name, save = line.split()[0], line.split()[1:]
+
+    def ready(name: str):
         arrays = (inputs["audio"],)
         if name == "decode":
             arrays = (np.load(folder / "codes.npy"), inputs["text_ids"], inputs["start"])
-        begin, begin_cpu = time.perf_counter(), time.process_time()
-        out = sides[name](*arrays)
-        seconds, cpu = time.perf_counter() - begin, time.process_time() - begin_cpu
-        if save:
-            np.save(folder / save[0], out)
-        print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak_mb()}), flush=True)
+        return lambda: sides[name](*arrays)
+
+    pairs.serve(ready, folder, notes)
 
 
-def peak_mb() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+def start(side: str, folder: pathlib.Path, settings: argparse.Namespace, *, tight: bool = False) -> pairs.Worker:
+    return pairs.Worker((f"--work={side}", f"--folder={folder}"), folder, settings.threads, tight)
 
 
-class Worker:
-    def __init__(self, side: str, folder: pathlib.Path, threads: int):
-        command = [sys.executable, __file__, *sys.argv[1:], f"--work={side}", f"--folder={folder}"]
-        environment = os.environ | {
-            "OMP_NUM_THREADS": str(threads),
-            "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),  # read by the second process, for its memory
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "MALLOC_MMAP_THRESHOLD_": "131072",  # freed arrays leave the process, on both sides
-        }
-        self.process = subprocess.Popen(
-            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        self.notes = self.answer()
-
-    def answer(self) -> dict:
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"worker ended with code {self.process.wait()}")
-        return json.loads(line)
-
-    def run(self, *words: str) -> dict:
-        print(*words, file=self.process.stdin, flush=True)
-        return self.answer()
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def verify(folder: pathlib.Path, workers: dict[str, Worker]) -> dict:
+def verify(folder: pathlib.Path, workers: dict[str, pairs.Worker]) -> dict:
     """Runs both sides once on the same input and refuses to time what does not agree."""
     outputs = {}
     for name in ("encode", "decode"):
@@ -240,40 +200,19 @@ def verify(folder: pathlib.Path, workers: dict[str, Worker]) -> dict:
     return {"equal_tokens": same, "largest_mel_difference": error, "mel_std": float(outputs["torch", "decode"].std())}
 
 
-def compare(workers: dict[str, Worker], pairs: int, clock: str) -> dict:
-    times = {name: {side: [] for side in workers} for name in ("encode", "decode")}
-    for pair in range(pairs):
-        for name, sides in times.items():
-            for side, worker in workers.items():
-                time.sleep(0.3)  # the other side's threads stop spinning
-                sides[side].append(worker.run(name)[clock])
-            ratio = sides["torch"][-1] / sides["jaxtok"][-1]
-            seconds = f"torch {sides['torch'][-1]:.3f} s, jaxtok {sides['jaxtok'][-1]:.3f} s"
-            print(f"pair {pair + 1} {name}: {seconds}, ratio {ratio:.3f}, load {os.getloadavg()[0]:.1f}", flush=True)
-    return times
-
-
 def report(settings: argparse.Namespace, agreement: dict, times: dict, peaks: dict, notes: dict) -> None:
     """Writes the numbers as JSON and as a page."""
-    command = "JAX_PLATFORMS=cpu python experiments/benchmarks/tadicodec_torch.py " + " ".join(sys.argv[1:])
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "torch", "numpy")}
-    result = dict(
-        command=command.strip(), machine=f"{platform.machine()}, {os.cpu_count()} cores", versions=versions,
+    result = pairs.setting("tadicodec_torch.py", ("jax", "jaxlib", "flax", "torch", "numpy")) | dict(
         layers=[settings.encoder, settings.decoder], steps=settings.steps, agreement=agreement, peak_mb=peaks,
-        jaxtok=notes["jaxtok"], start_mb={side: note["ready_mb"] for side, note in notes.items()}, runs={},
+        jaxtok=notes["jaxtok"], start_mb={side: note["ready_mb"] for side, note in notes.items()},
+        runs={name: pairs.compared(sides) for name, sides in times.items()},
     )  # fmt: skip
     rows = []
-    for name, sides in times.items():
-        ratios = [t / j for t, j in zip(sides["torch"], sides["jaxtok"])]
-        best = {side: min(values) for side, values in sides.items()}
-        result["runs"][name] = dict(
-            torch_s=[round(t, 3) for t in sides["torch"]], jaxtok_s=[round(t, 3) for t in sides["jaxtok"]],
-            ratios=[round(r, 3) for r in ratios], median_ratio=round(statistics.median(ratios), 3),
-            ratio_of_minima=round(best["torch"] / best["jaxtok"], 3),
-        )  # fmt: skip
+    for name, run in result["runs"].items():
+        ratios = ", ".join(f"{r:.2f}" for r in run["ratios"])
         rows.append(
-            f"| {name} | {best['torch']:.2f} | {best['jaxtok']:.2f} | {', '.join(f'{r:.2f}' for r in ratios)} "
-            f"| **{statistics.median(ratios):.2f}** | {best['torch'] / best['jaxtok']:.2f} |"
+            f"| {name} | {min(run['torch_s']):.2f} | {min(run['jaxtok_s']):.2f} | {ratios} "
+            f"| **{run['median_ratio']:.2f}** | {run['ratio_of_minima']:.2f} |"
         )
     settings.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     compiled = ", ".join(f"{name} {notes['jaxtok'][f'compile_{name}_s']} s" for name in times)
@@ -283,16 +222,7 @@ def report(settings: argparse.Namespace, agreement: dict, times: dict, peaks: di
         f"    {result['command']}",
         "",
         f"Width {WIDTH}, {settings.encoder} encoder and {settings.decoder} decoder layers, {settings.steps} Euler "
-        f"steps, guidance 2.0, rescale 0.75, {settings.text} text tokens, float32, {settings.threads} threads each, "
-        f"interleaved runs on {result['machine']}; "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + ".",
-        "",
-        "Ratio = PyTorch's seconds over jaxtok's, of neighbouring runs; above 1, jaxtok is faster."
-        + (
-            " Seconds are the process's CPU time, which other work on the machine hardly moves."
-            * (settings.threads == 1)
-        ),
+        f"steps, guidance 2.0, rescale 0.75, {settings.text} text tokens. " + pairs.described(result, settings.threads),
         "",
         "| | PyTorch s (min) | jaxtok s (min) | ratios | median | ratio of minima |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -334,15 +264,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--work=prepare", f"--folder={folder}"], check=True)
-        workers = {side: Worker(side, folder, settings.threads) for side in ("torch", "jaxtok")}
+        workers = {side: start(side, folder, settings) for side in ("torch", "jaxtok")}
         agreement = verify(folder, workers)
         print(json.dumps(agreement), flush=True)
-        times = compare(workers, settings.pairs, "cpu_seconds" if settings.threads == 1 else "seconds")
+        times = pairs.alternate(workers, {"encode": 1, "decode": 1}, settings.pairs, settings.threads)
         peaks = {side: worker.run("encode")["peak_mb"] for side, worker in workers.items()}
         for worker in workers.values():
             worker.close()
         for side in workers:  # fresh processes; jaxtok's finds its programs compiled
-            worker = Worker(side, folder, settings.threads)
+            worker = start(side, folder, settings, tight=True)
             worker.run("encode")
             peaks[f"{side}, second process"] = worker.run("decode")["peak_mb"]
             worker.close()
