@@ -47,11 +47,13 @@ def encode(model: SpeechModel, paths: Sequence[str], output: epath.Path) -> None
 def decode(model: SpeechModel, paths: Sequence[str], output: epath.Path, options: Options) -> None:
     """What ``encode`` wrote to NAME.wav."""
     texts = options["text"] or [None] * len(paths)
-    for path, text in zip(paths, texts):
+    settings = _sampling(options, len(paths), model)
+    keys = settings.pop("rng")
+    for i, (path, text) in enumerate(zip(paths, texts)):
         arrays = token_file.read(path, ("codes", "samples"))
         tokens = model.tokens(codes=arrays["codes"], samples=int(arrays["samples"][0]))
         target = output / f"{epath.Path(path).stem}.wav"
-        audio.write_wav(target, model.decode(tokens, text=text, **_sampling(options, 1, model)), model.rate)
+        audio.write_wav(target, model.decode(tokens, text=text, rng=keys[i : i + 1], **settings), model.rate)
         print(f"{path} -> {target}: {tokens.codes.shape[1]} tokens")
 
 

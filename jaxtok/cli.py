@@ -10,6 +10,7 @@ Bad input ends with one sentence on stderr and exit status 2, a failed run with 
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -109,7 +110,7 @@ def reconstruct(argv: list[str]) -> int:
     """Encodes files and decodes them again; writes NAME.wav or NAME.png and prints the codes' size."""
     options = _codec_options("reconstruct")
     _sampler_options(options)
-    paths, output, model, commands = _codec(options, options.parse(argv))
+    paths, output, model, commands = _codec(options, options.parse(argv), writes=(".wav", ".png"))
     commands.reconstruct(model, paths, output, options)
     return 0
 
@@ -228,8 +229,13 @@ def _sampler_options(options: Options) -> None:
     options.integer("seed", 0, "of the noise")
 
 
-def _codec(options: Options, files: list[str]) -> tuple[list[str], epath.Path, Any, Any]:
-    """The inputs' paths, the output folder, the model, and the commands for its kind of media."""
+def _codec(
+    options: Options, files: list[str], *, writes: tuple[str, ...] = ()
+) -> tuple[list[str], epath.Path, Any, Any]:
+    """The inputs' paths, the output folder, the model, and the commands for its kind of media.
+
+    Refuses what would write over an input (a file with one of the suffixes ``writes``) or twice to one file.
+    """
     import jaxtok
     from jaxtok import audio_commands, image_commands
     from jaxtok.model import ImageModel
@@ -240,6 +246,13 @@ def _codec(options: Options, files: list[str]) -> tuple[list[str], epath.Path, A
     if options["text"] and len(options["text"]) != len(paths):
         raise ValueError(f"--text: expected {len(paths)} transcripts, one per input, found {len(options['text'])}")
     output = epath.Path(options.required("output"))
+    names = [epath.Path(path).stem for path in paths]
+    for path, name in zip(paths, names):
+        if names.count(name) > 1:
+            raise ValueError(f"--input: {path} and another input would both be written to {output / name}; rename one")
+        file = epath.Path(path)
+        if file.suffix in writes and os.path.abspath(file.parent) == os.path.abspath(output):
+            raise ValueError(f"--output: {path} lies in {output} and would be overwritten; choose another folder")
     model = jaxtok.load(options.required("model"))
     if not isinstance(model, ImageModel):
         return paths, output, model, audio_commands

@@ -15,7 +15,7 @@ from jaxtok.options import Options
 
 def reconstruct(model: ImageModel, paths: Sequence[str], output: epath.Path, options: Options) -> None:
     """Image files to tokens and back; writes NAME.png."""
-    del options
+    _refuse(options)
     for path in paths:
         image = _image(model, path)
         tokens = model.encode(image)
@@ -41,12 +41,21 @@ def encode(model: ImageModel, paths: Sequence[str], output: epath.Path) -> None:
 
 def decode(model: ImageModel, paths: Sequence[str], output: epath.Path, options: Options) -> None:
     """What ``encode`` wrote to NAME.png."""
-    del options
+    _refuse(options)
     for path in paths:
-        tokens = model.tokens(token_file.read(path, ("codes",))["codes"])
+        arrays = token_file.read(path, ("codes",))
+        try:
+            tokens = model.tokens(arrays["codes"])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         target = output / f"{epath.Path(path).stem}.png"
         picture.write_png(target, model.decode(tokens))
         print(f"{path} -> {target}")
+
+
+def _refuse(options: Options) -> None:
+    if options["prompt"] or options["prompt_text"]:
+        raise ValueError("--prompt: given for a model of images, which takes none")
 
 
 def _image(model: ImageModel, path: str) -> np.ndarray:

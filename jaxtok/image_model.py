@@ -56,8 +56,10 @@ class ImageModel:
         return self.module.encoder.image_channels
 
     def bits(self, height: int, width: int) -> float:
-        """Bits that the codes of an image of this size hold."""
+        """Bits that the codes of an image of this size hold; 0 where there are no codes."""
         quantizer = self.module.quantizer
+        if not quantizer.num_codebooks:
+            return 0.0
         tokens = (height // self.factor) * (width // self.factor)
         return tokens * quantizer.num_codebooks * float(np.log2(quantizer.codebook_size))
 
@@ -83,18 +85,20 @@ class ImageModel:
           ValueError: for another shape, or codes that the codebook does not have.
         """
         quantizer = self.module.quantizer
-        array = jnp.asarray(codes)
+        if not quantizer.num_codebooks:
+            raise ValueError("codes: this model's tokens are continuous, expected a model with codes")
+        array = np.asarray(codes)
         single = array.ndim == 3
         array = array[None] if single else array
         if array.ndim != 4 or not array.size or array.shape[-1] != quantizer.num_codebooks:
             raise ValueError(f"codes: expected [images, h, w, {quantizer.num_codebooks}], found shape {array.shape}")
-        if not jnp.issubdtype(array.dtype, jnp.integer):
+        if not np.issubdtype(array.dtype, np.integer):
             raise ValueError(f"codes: expected integers, found {array.dtype}")
         if int(array.min()) < 0 or int(array.max()) >= quantizer.codebook_size:
             raise ValueError(
                 f"codes: expected values from 0 to {quantizer.codebook_size - 1}, found {array.min()} to {array.max()}"
             )
-        array = array.astype(jnp.int32)
+        array = jnp.asarray(array.astype(np.int32))
         return ImageTokens(array, _dequantize(self.module, self.variables, array), single)
 
     def decode(self, tokens: ImageTokens) -> np.ndarray:
@@ -179,4 +183,5 @@ def _decode(module: Any, variables: Any, latents: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _dequantize(module: Any, variables: Any, codes: jax.Array) -> jax.Array:
-    return module.apply(variables, codes, method=lambda m, codes: m.quantizer.decode(codes))
+    with jax.default_matmul_precision("highest"):  # as in _encode
+        return module.apply(variables, codes, method=lambda m, codes: m.quantizer.decode(codes))

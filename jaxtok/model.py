@@ -6,6 +6,7 @@ from typing import Any
 import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
+import safetensors
 import safetensors.numpy
 from etils import epath
 
@@ -36,7 +37,10 @@ def load(name: str | epath.PathLike, *, step: int = -1) -> Any:
     config, workdir = recipes.of_run(name), epath.Path(name)
     weights = workdir / "weights.safetensors"
     if weights.exists():
-        flat = safetensors.numpy.load(weights.read_bytes())
+        try:
+            flat = safetensors.numpy.load(weights.read_bytes())
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{weights}: damaged, expected weights written by jaxtok ({error})") from error
         flat = {path: jnp.asarray(array) for path, array in flat.items()}  # once, and not at every call
         params = flax.traverse_util.unflatten_dict(flat, sep="/")
         state = {_STATE: params.pop(_STATE)} if _STATE in params else {}
@@ -62,7 +66,7 @@ def save(directory: epath.PathLike, config: Any, params: Any, state: Any = None)
     if (target / "config.json").exists():
         raise ValueError(f"directory {str(directory)!r} already holds a model; choose another")
     tree = dict(params) | {name: value for name, value in (state or {}).items() if name == _STATE}
-    flat = {name: np.ascontiguousarray(leaf) for name, leaf in flax.traverse_util.flatten_dict(tree, sep="/").items()}
+    flat = {name: np.asarray(leaf, order="C") for name, leaf in flax.traverse_util.flatten_dict(tree, sep="/").items()}
     write_whole(target / "weights.safetensors", safetensors.numpy.save(flat))
     write_whole(target / "config.json", json.dumps(config, indent=1, default=list))
 

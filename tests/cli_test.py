@@ -62,7 +62,7 @@ BAD = {
     "workdir that is a file": ("train --workdir {}/file --config tadicodec:tiny", "file"),
     "accumulation with batch statistics": (TRAIN + "tadicodec:tiny --config.train.accumulate=2", "accumulat"),
     "no such model": ("reconstruct --model {}/absent --output {}/out --input {}/tone.wav", "no run there"),
-    "no input": (CODEC, "expected at least one audio file"),
+    "no input": (CODEC, "expected at least one file"),
     "missing audio": (CODEC + "--input {}/absent.wav", "absent.wav: no such file"),
     "folder for audio": (CODEC + "--input {}", "is a folder"),
     "empty file": (CODEC + "--input {}/empty.wav", "the file is empty"),

@@ -38,6 +38,28 @@ def test_a_saved_model_keeps_its_codebook(place):
     assert len(np.unique(tokens.codes)) > 1
 
 
+def test_a_moving_codebook_trains_on_after_saving(place):
+    config = jaxtok.get_config("fvq:tiny").copy_and_resolve_references().to_dict()
+    config["model"]["quantizer"] = dict(target="jaxtok.quantizers:EMAVQ", size=16, width=8, kmeans=2)
+    task = jaxtok.build(config["task"], model=jaxtok.build(config["model"]))
+    batch = {"image": np.zeros((2, 16, 16, 3), np.float32), "index": np.arange(2)}
+    params, state, _ = jax.jit(task.init)(jax.random.key(0), batch)
+    model_lib.save(place / "moving", config, params, state)
+    model = jaxtok.load(place / "moving")
+    state = dict(state) | {"codebook": model.variables["codebook"]}
+    _, moved = task.losses(model.variables["params"], state, batch, jax.random.key(1), 0)
+    assert bool(moved["codebook"]["quantizer"]["started"])
+
+
+def test_a_damaged_file_of_weights_is_named(place):
+    (place / "damaged").mkdir()
+    for name in ("config.json", "weights.safetensors"):
+        data = (place / "model" / name).read_bytes()
+        (place / "damaged" / name).write_bytes(data if name.endswith("json") else data[:100])
+    with pytest.raises(ValueError, match=r"weights.safetensors: damaged"):
+        jaxtok.load(place / "damaged")
+
+
 def test_encode_and_decode_are_reconstruct(place, capsys):
     common = ["--model", str(place / "model")]
     assert cli.main(["reconstruct", *common, "--output", str(place / "a"), str(place / "odd.png")]) == 0
@@ -60,10 +82,13 @@ def test_encode_and_decode_are_reconstruct(place, capsys):
         ("reconstruct {}/absent.png", "absent.png"),
         ("reconstruct --text=hello {}/odd.png", "--text: given for a model of images"),
         ("decode {}/odd.png", "odd.png: not a file of tokens"),
+        ("reconstruct {}/odd.png {}/a/../odd.png", "would both be written to"),
+        ("reconstruct --output={} {}/odd.png", "would be overwritten"),
+        ("reconstruct --prompt=self:1 {}/odd.png", "--prompt: given for a model of images"),
     ],
 )
 def test_bad_input_gives_one_sentence(place, words, message, capsys):
-    command, *rest = words.format(place).split()
+    command, *rest = words.replace("{}", str(place)).split()
     assert cli.main([command, "--model", str(place / "model"), "--output", str(place / "out"), *rest]) != 0
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

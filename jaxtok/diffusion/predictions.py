@@ -1,8 +1,8 @@
 """What a network predicts, and how each prediction gives the others: one conversion for every path.
 
 On a path x_t = a x + s e, with D = a s' - a' s: "flow" is v = a' x + s' e, so x = (s' x_t - s v)/D and
-e = (a v - a' x_t)/D; "noise" is e; "data" is x; "v" is a e - s x on paths with a^2 + s^2 = 1 (Salimans and Ho, arXiv
-2202.00512), so x = a x_t - s v and e = s x_t + a v.
+e = (a v - a' x_t)/D; "noise" is e; "data" is x; "v" is a e - s x (Salimans and Ho, arXiv 2202.00512), so
+x = (a x_t - s v)/(a^2 + s^2) and e = (s x_t + a v)/(a^2 + s^2); usual on paths where that sum is 1.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,8 @@ def data_and_noise(
     if kind == "data":
         return prediction, (x_t - a * prediction) / s
     if kind == "v":
-        return a * x_t - s * prediction, s * x_t + a * prediction
+        power = a * a + s * s
+        return (a * x_t - s * prediction) / power, (s * x_t + a * prediction) / power
     da, ds = path.derivatives(t)
     determinant = a * ds - da * s
     return (ds * x_t - s * prediction) / determinant, (a * prediction - da * x_t) / determinant

@@ -44,13 +44,13 @@ def log_normal_sigma(keys: jax.Array, *, mean: float = -1.2, deviation: float = 
 
 
 def shift(t: jax.Array | np.ndarray, amount: float) -> jax.Array | np.ndarray:
-    """amount t/(1 + (amount - 1) t): above 1 towards noise. Shifts by p, then q, are one by p q; the inverse is 1/q.
+    """amount t/(amount t + 1 - t): above 1 towards noise. Shifts by p, then q, are one by p q; the inverse is 1/q.
 
     On the linear path this multiplies s/a by ``amount``. In data-time, as LightningDiT writes it, the amount is 1/q.
     """
     if not amount > 0:
         raise ValueError(f"shift must be positive, found {amount}")
-    return amount * t / (1 + (amount - 1) * t)
+    return amount * t / (amount * t + (1 - t))  # exact at both ends
 
 
 def shift_of_tokens(
@@ -82,8 +82,10 @@ def indices(steps: int, count: int = 1000, *, spacing: str = "trailing") -> np.n
     if not 1 <= steps <= count:
         raise ValueError(f"expected 1 to {count} steps, found {steps}")
     if spacing == "trailing":
-        return (np.round(np.arange(count, 0, -count / steps)) - 1).astype(np.int32)
+        return np.round(count - np.arange(steps) * count / steps).astype(np.int32) - 1
     if spacing == "leading":
+        if (steps - 1) * (count // steps) + 1 >= count:
+            raise ValueError(f"leading spacing of {steps} steps leaves the table of {count} levels; use trailing")
         return (np.arange(steps) * (count // steps))[::-1].astype(np.int32) + 1
     if spacing == "linspace":
         return np.round(np.linspace(0, count - 1, steps))[::-1].astype(np.int32)

@@ -19,7 +19,7 @@ class SelfAttention(nn.Module):
       heads: they divide D.
       qk_norm: RMSNorm with a learned scale [D / heads] on queries and keys.
       attention: see :mod:`jaxtok.nn.attention`.
-      precision: of the matrix products.
+      precision: of the linear maps.
     """
 
     heads: int
@@ -69,7 +69,7 @@ class Block(nn.Module):
       affine: learned scale and bias in the norms.
       epsilon: of the norms.
       attention: see :mod:`jaxtok.nn.attention`.
-      precision: of the matrix products.
+      precision: of the linear maps.
     """
 
     heads: int

@@ -9,7 +9,7 @@ from jaxtok.quantizers import entropy as entropy_lib
 from jaxtok.quantizers import words
 from jaxtok.quantizers.estimators import straight_through
 from jaxtok.quantizers.nearest import unit
-from jaxtok.quantizers.quantized import Quantized, masked_mean, vectors
+from jaxtok.quantizers.quantized import Quantized, distortion, masked_mean, vectors
 
 GRADIENTS = ("scaled", "identity")
 
@@ -32,7 +32,7 @@ def binarize(u: jax.Array, gradient: str = "scaled") -> jax.Array:
 class BSQ(nn.Module):
     """Binary spherical quantizer: u = z/|z|, code vector (+-1)/sqrt(d), one bit per dimension.
 
-    loss = weight (commitment mean_n sum_j (sg(q_j) - u_j)^2 + entropy (sample H_s - codebook H_c)/temperature), with
+    loss = commitment mean_n sum_j (sg(q_j) - u_j)^2 + entropy (sample H_s - codebook H_c)/temperature, with
     P(bit_j = 1 | u) = sigmoid(4 temperature u_j / sqrt(d)), H_s the mean over positions of sum_j H(P_j), and H_c the
     entropy of the mean distribution in groups of ``group`` bits, natural logarithms. All positions of the global
     batch where ``mask`` is True count, and no other (the reference counts padding too).
@@ -85,7 +85,7 @@ class BSQ(nn.Module):
 
     @property
     def accumulable(self) -> bool:
-        """Whether the loss is a plain mean over positions, so that gradients of micro-batches add up."""
+        """Whether, without masks, gradients of micro-batches add up: the loss is a plain mean over positions."""
         return self.entropy == 0
 
     def __call__(
@@ -102,19 +102,20 @@ class BSQ(nn.Module):
         latents = binarize(u, self.gradient)
         logits = u * np.float32(4 * self.temperature / np.sqrt(self.bits))
         sample = masked_mean(entropy_lib.of_bits(logits).sum(-1), mask)
-        codebook = entropy_lib.of_mean_bits(logits, mask, self.group or self.bits)
+        codebook = entropy_lib.of_mean_bits(logits, mask, self.group or self.bits) if self.entropy else jnp.zeros(())
         commitment = masked_mean(jnp.square(jax.lax.stop_gradient(latents) - u).sum(-1), mask)
         loss = (
             self.commitment * commitment
             + self.entropy * (self.sample * sample - self.codebook * codebook) / self.temperature
         )
         metrics = {"entropy_sample": sample, "entropy_codebook": codebook, "commitment": commitment}
+        metrics |= distortion(u, latents, mask)
         codes = words.to_codes(u > 0, self.word, self.order)
         return Quantized(latents, codes, jnp.asarray(loss, jnp.float32), metrics)
 
     def encode(self, z: jax.Array) -> jax.Array:
         """Codes int32 [..., Q] of z [..., d]."""
-        return words.to_codes(vectors(z, self.bits, "BSQ") > 0, self.word, self.order)
+        return words.to_codes(unit(vectors(z, self.bits, "BSQ")) > 0, self.word, self.order)
 
     def decode(self, codes: jax.Array) -> jax.Array:
         """Code vectors float32 [..., d] of codes int32 [..., Q]."""

@@ -87,8 +87,9 @@ def of_codes(
     block = max(1, min(len(flat), ENTRIES // len(codebook)))
     blocks = -(-len(flat) // block)
     pad = blocks * block - len(flat)
-    flat = jnp.pad(flat, ((0, pad), (0, 0))).reshape(blocks, block, -1)
-    rows = jnp.pad(weight, (0, pad)).reshape(blocks, block)
+    # Block i holds vectors i, i + blocks, ...: rows that lie divided over devices stay where they are.
+    flat = jnp.pad(flat, ((0, pad), (0, 0))).reshape(block, blocks, -1).swapaxes(0, 1)
+    rows = jnp.pad(weight, (0, pad)).reshape(block, blocks).T
 
     @jax.checkpoint
     def sums(z, weight):

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxtok.quantizers import codes as codes_lib
 from jaxtok.quantizers.estimators import straight_through
-from jaxtok.quantizers.quantized import Quantized, vectors
+from jaxtok.quantizers.quantized import Quantized, distortion, vectors
 
 
 class FSQ(nn.Module):
@@ -62,17 +62,17 @@ class FSQ(nn.Module):
 
     @property
     def accumulable(self) -> bool:
-        """Whether the loss is a plain mean over positions, so that gradients of micro-batches add up."""
+        """Whether, without masks, gradients of micro-batches add up: the loss is a plain mean over positions."""
         return True
 
     def __call__(
         self, z: jax.Array, *, mask: jax.Array | None = None, rng: jax.Array | None = None, train: bool = False
     ) -> Quantized:
         """Quantizes z [..., d], one channel per level. Codes are int32 [..., 1], first channel least significant."""
-        del mask
         bounded = self._bound(vectors(z, len(self.levels), "FSQ"))
         digits = self._digits(bounded)
-        latents = straight_through(self._scaled(bounded), self._values(digits))
+        scaled, values = self._scaled(bounded), self._values(digits)
+        latents = straight_through(scaled, values)
         if train and self.noise:
             if rng is None:
                 raise ValueError("FSQ: training with noise needs rng (a jax.random.key), found None")
@@ -80,7 +80,12 @@ class FSQ(nn.Module):
             add = jax.random.uniform(amount, z.shape, minval=-0.5, maxval=0.5)
             add = jnp.where(jax.random.bernoulli(chosen, self.noise, z.shape), add, 0.0)
             latents = jnp.clip(latents + add, -1.0, 1.0)
-        return Quantized(latents, codes_lib.pack_levels(digits, self.levels)[..., None], jnp.zeros(()), {})
+        return Quantized(
+            latents,
+            codes_lib.pack_levels(digits, self.levels)[..., None],
+            jnp.zeros(()),
+            distortion(scaled, values, mask),
+        )
 
     def encode(self, z: jax.Array) -> jax.Array:
         """Codes int32 [..., 1] of z [..., d]."""
@@ -107,9 +112,8 @@ class FSQ(nn.Module):
         return half * jnp.tanh(z + np.arctanh(offset / half)) - offset
 
     def _digits(self, bounded: jax.Array) -> jax.Array:
-        if self.symmetric:
-            return jnp.floor(bounded + 0.5).astype(jnp.int32)
-        return (jnp.round(bounded) + self._sizes // 2).astype(jnp.int32)
+        digits = jnp.floor(bounded + 0.5) if self.symmetric else jnp.round(bounded) + self._sizes // 2
+        return jnp.clip(digits, 0, self._sizes - 1).astype(jnp.int32)  # beyond 1000 levels the bound is too wide
 
     def _scaled(self, bounded: jax.Array) -> jax.Array:
         return bounded * (2 / (self._sizes - 1)) - 1 if self.symmetric else bounded / (self._sizes // 2)

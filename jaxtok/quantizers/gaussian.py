@@ -1,10 +1,12 @@
 """Diagonal Gaussian bottleneck (Kingma and Welling, arXiv 1312.6114), as in latent diffusion (arXiv 2112.10752)."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtok.quantizers.quantized import Quantized, vectors
+from jaxtok.quantizers.quantized import Quantized, continuous, vectors
 
 REDUCTIONS = ("sum", "mean")
 
@@ -50,7 +52,8 @@ class Gaussian(nn.Module):
         count = jnp.asarray(mean.size / self.width)
         if mask is not None:
             each, count = jnp.where(mask[..., None], each, 0.0), mask.sum()
-        divisor = len(z) if self.reduction == "sum" else jnp.maximum(count * self.width, 1)
+        samples = len(z) if mask is None else mask.reshape(len(z), -1).any(-1).sum()
+        divisor = jnp.maximum(samples if self.reduction == "sum" else count * self.width, 1)
         kl = each.sum() / divisor
         latents = mean
         if train:
@@ -58,3 +61,10 @@ class Gaussian(nn.Module):
                 raise ValueError("Gaussian: training needs rng (a jax.random.key), found None")
             latents = mean + jnp.exp(logvar / 2) * jax.random.normal(rng, mean.shape)
         return Quantized(latents, None, jnp.asarray(self.weight * kl, jnp.float32), {"kl": kl})
+
+    def encode(self, z: jax.Array) -> None:
+        """None: there are no codes."""
+
+    def decode(self, codes: Any) -> jax.Array:
+        """Refused: latents need no decoding."""
+        raise continuous("Gaussian")

@@ -31,8 +31,9 @@ class IBQ(VQ):
     search: Search = largest
 
     def __post_init__(self):
-        if self.normalize == "search" or self.legacy or self.estimator is not estimators.straight_through:
-            raise ValueError("IBQ: expected normalize 'none' or 'all', legacy False and its own estimator")
+        plain = self.estimator is estimators.straight_through and not self.legacy and self.to_codes == 1
+        if self.normalize == "search" or not plain:
+            raise ValueError("IBQ: expected normalize 'none' or 'all', and legacy, to_codes and estimator as they are")
         super().__post_init__()
 
     def __call__(
@@ -75,7 +76,8 @@ def _backward(kept, cotangent):
     block = max(1, min(len(z), ENTRIES // len(codebook)))
     blocks = -(-len(z) // block)
     pad = ((0, blocks * block - len(z)), (0, 0))
-    parts = [jnp.pad(x, pad).reshape(blocks, block, -1) for x in (z, cotangent)]
+    # Block i holds vectors i, i + blocks, ...: rows that lie divided over devices stay where they are.
+    parts = [jnp.pad(x, pad).reshape(block, blocks, -1).swapaxes(0, 1) for x in (z, cotangent)]
 
     def part(z, g):
         p = jax.nn.softmax(dots(z, codebook))
@@ -93,7 +95,7 @@ def _backward(kept, cotangent):
         return total + by_codes, by_z
 
     by_codes, by_z = jax.lax.scan(step, jnp.zeros_like(codebook), tuple(parts))
-    return by_z.reshape(-1, z.shape[-1])[: len(z)], by_codes
+    return by_z.swapaxes(0, 1).reshape(-1, z.shape[-1])[: len(z)], by_codes
 
 
 soft_zero.defvjp(_forward, _backward)

@@ -58,7 +58,7 @@ class Projected(nn.Module):
         self.project_out = self._map(self.width)
 
     def _map(self, width: int) -> nn.Module:
-        dense = nn.Dense(width, use_bias=self.bias)
+        dense = nn.Dense(width, use_bias=self.bias, precision="highest")  # what decides codes
         return nn.WeightNorm(dense, variable_filter={"kernel"}) if self.weight_norm else dense
 
     def __call__(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtok.quantizers import entropy as entropy_lib
 from jaxtok.quantizers import words
 from jaxtok.quantizers.estimators import straight_through
-from jaxtok.quantizers.quantized import Quantized, masked_mean, vectors
+from jaxtok.quantizers.quantized import Quantized, distortion, masked_mean, vectors
 
 
 class LFQ(nn.Module):
@@ -60,7 +60,7 @@ class LFQ(nn.Module):
 
     @property
     def accumulable(self) -> bool:
-        """Whether the loss is a plain mean over positions, so that gradients of micro-batches add up."""
+        """Whether, without masks, gradients of micro-batches add up: the loss is a plain mean over positions."""
         return self.entropy == 0
 
     def __call__(
@@ -72,6 +72,7 @@ class LFQ(nn.Module):
         q = jnp.where(z > 0, 1.0, -1.0)
         commitment = masked_mean(jnp.square(z - q), mask)
         loss, metrics = jnp.asarray(self.commitment * commitment, jnp.float32), {"commitment": commitment}
+        metrics |= distortion(z, q, mask)
         if self.entropy:
             logits = z * np.float32(4 / self.temperature)
             sample = masked_mean(entropy_lib.of_bits(logits).sum(-1), mask)

@@ -4,6 +4,7 @@ Euclidean throughout: cosine search is the same on rows of length 1. The score z
 distance does and keeps more digits, because |z|^2 cancels.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -30,37 +31,43 @@ def largest(z: jax.Array, codebook: jax.Array) -> jax.Array:
     return _best(z, codebook, dots)[1]
 
 
-def over_mesh(mesh: Mesh, axis: str, *, rows: str | tuple[str, ...] = (), dot: bool = False) -> Search:
+@dataclasses.dataclass(frozen=True)
+class OverMesh:
     """A search of a codebook that lies divided over a mesh axis: each device searches its part.
 
-    Args:
+    In the place of :func:`nearest`, with equal results; equal ones compare equal, so modules that hold them do.
+
+    Attributes:
       mesh: devices.
       axis: the axis over which codebook [K, D] is divided; its size divides K.
       rows: axes over which the leading axis of z is divided.
       dot: by dot product, as :func:`largest`.
-
-    Returns:
-      A function in the place of :func:`nearest`, with equal results.
     """
-    parts = mesh.shape[axis]
 
-    def search(z: jax.Array, codebook: jax.Array) -> jax.Array:
+    mesh: Mesh
+    axis: str
+    rows: str | tuple[str, ...] = ()
+    dot: bool = False
+
+    def __call__(self, z: jax.Array, codebook: jax.Array) -> jax.Array:
+        """Indices int32 [...] of the rows of codebook [K, D] nearest to z [..., D]."""
+        parts = self.mesh.shape[self.axis]
         if codebook.shape[0] % parts:
             raise ValueError(f"nearest: {parts} devices must divide the codes, found {codebook.shape[0]}")
 
         def local(z, part):
-            score, index = _best(z, part, dots if dot else scores)
-            index = index + jax.lax.axis_index(axis) * part.shape[0]
-            found, indices = jax.lax.all_gather(score, axis), jax.lax.all_gather(index, axis)
+            score, index = _best(z, part, dots if self.dot else scores)
+            index = index + jax.lax.axis_index(self.axis) * part.shape[0]
+            found, indices = jax.lax.all_gather(score, self.axis), jax.lax.all_gather(index, self.axis)
             # The first maximum is the lowest index: parts lie in order.
             return jnp.take_along_axis(indices, found.argmax(0)[None], axis=0)[0]
 
-        spec = P(rows or None, *[None] * (z.ndim - 2))
-        return jax.shard_map(
-            local, mesh=mesh, in_specs=(P(*spec, None), P(axis, None)), out_specs=spec, check_vma=False
-        )(z, codebook)
-
-    return search
+        flat = z if z.ndim > 1 else z[None]
+        rows = P(self.rows or None, *[None] * (flat.ndim - 2))
+        search = jax.shard_map(
+            local, mesh=self.mesh, in_specs=(P(*rows, None), P(self.axis, None)), out_specs=rows, check_vma=False
+        )
+        return search(flat, codebook).reshape(z.shape[:-1])
 
 
 def unit(x: jax.Array, eps: float = 1e-12) -> jax.Array:

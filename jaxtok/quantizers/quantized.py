@@ -37,6 +37,11 @@ def vectors(z: jax.Array, width: int, name: str) -> jax.Array:
     return z.astype(jnp.float32)
 
 
+def continuous(name: str) -> ValueError:
+    """What the ``decode`` of a bottleneck without codes raises."""
+    return ValueError(f"{name}: a continuous bottleneck has no codes to decode, use its latents")
+
+
 def masked_mean(values: jax.Array, mask: jax.Array | None, axes: tuple[int, ...] | None = None) -> jax.Array:
     """Mean over ``axes`` of the positions where ``mask`` is True; 0 where it is True nowhere.
 
@@ -51,7 +56,7 @@ def masked_mean(values: jax.Array, mask: jax.Array | None, axes: tuple[int, ...]
     if mask is None:
         return values.mean(axes)
     weight = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)).astype(values.dtype)
-    kept = jnp.where(weight > 0, values, 0.0)  # padding may hold anything, infinities too
+    kept = jnp.where(weight > 0, values, 0.0)  # the value of padding never counts
     return kept.sum(axes) / jnp.maximum(weight.sum(axes), 1.0)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxtok.quantizers import codes as codes_lib
 from jaxtok.quantizers import estimators
+from jaxtok.quantizers.l2_vq import Projected
 from jaxtok.quantizers.quantized import Quantized, distortion, vectors
 
 DROPOUT = ("", "batch", "sample")
@@ -26,8 +27,8 @@ class ResidualVQ(nn.Module):
     layers.)
 
     Quantizer dropout in training, "batch": the first n layers are active, n uniform in [at_least, Q] and rounded up to
-    a ``multiple`` (EnCodec); "sample": as DAC, the first ``share`` of the batch draws n in [at_least, Q] for each
-    sample, the others use all. Dropped codes are -1, and a sample's loss counts its active layers only.
+    a ``multiple`` (EnCodec); "sample": as DAC, the first ``share`` of the batch (rounded up) draws n in [at_least, Q]
+    for each sample, the others use all. Dropped codes are -1, and a sample's loss counts its active layers only.
 
     >>> import jax, jaxtok.quantizers as jq
     >>> q = jq.ResidualVQ(layers=tuple(jq.VQ(size=64, width=8) for _ in range(4)))
@@ -57,6 +58,11 @@ class ResidualVQ(nn.Module):
         if not self.layers or any(layer.num_codebooks != 1 for layer in self.layers):
             found = [layer.num_codebooks for layer in self.layers]
             raise ValueError(f"ResidualVQ: expected at least one layer, each with one code, found {found}")
+        _check_sizes("ResidualVQ", self.layers)
+        if self.gradient == "outer" and any(isinstance(layer, Projected) for layer in self.layers):
+            raise ValueError("ResidualVQ: layers with projections need gradient='layers', found 'outer'")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"ResidualVQ: share must lie in (0, 1], found {self.share}")
         if self.dropout not in DROPOUT or self.gradient not in GRADIENTS:
             raise ValueError(
                 f"ResidualVQ: dropout must be one of {DROPOUT} and gradient one of {GRADIENTS}, "
@@ -89,8 +95,9 @@ class ResidualVQ(nn.Module):
     ) -> Quantized:
         """Quantizes z [B, ..., D]; codes are int32 [B, ..., Q]. Dropout needs ``rng`` in training."""
         z = vectors(z, z.shape[-1], "ResidualVQ")
-        keys = [None] * (len(self.layers) + 1) if rng is None else list(jax.random.split(rng, len(self.layers) + 1))
-        active = self._active(len(z), keys[-1]) if train and self.dropout else None
+        count = len(self.layers) + 2
+        keys = [None] * count if rng is None else list(jax.random.split(rng, count))
+        active = self._active(len(z), keys[-2]) if train and self.dropout else None
         residual, total, loss, codes, metrics = z, jnp.zeros_like(z), jnp.zeros(()), [], {}
         for i, layer in enumerate(self.layers):
             on = None if active is None else (i < active).reshape(-1, *[1] * (z.ndim - 2))  # [B, 1...]
@@ -132,7 +139,7 @@ class ResidualVQ(nn.Module):
         """What a layer adds, with the gradient that ``gradient`` asks for."""
         if self.gradient == "layers":
             return y.latents
-        if self.estimator is estimators.diveq:
+        if getattr(self.estimator, "func", self.estimator) is estimators.diveq:
             return layer.decode(y.codes)
         return jax.lax.stop_gradient(y.latents)
 
@@ -145,8 +152,14 @@ class ResidualVQ(nn.Module):
         drawn = jax.random.randint(rng, shape, self.at_least, count + 1)
         drawn = jnp.minimum(-(-drawn // self.multiple) * self.multiple, count)
         if self.dropout == "sample":
-            drawn = jnp.where(np.arange(batch) < int(self.share * batch), drawn, count)
+            drawn = jnp.where(np.arange(batch) < np.ceil(self.share * batch), drawn, count)
         return jnp.broadcast_to(drawn, (batch,))
+
+
+def _check_sizes(name: str, parts: Sequence[Any]) -> None:
+    sizes = [part.codebook_size for part in parts]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"{name}: expected quantizers of one codebook_size, found {sizes}")
 
 
 def _both(mask: jax.Array | None, on: jax.Array | None, shape: tuple[int, ...]) -> jax.Array | None:
@@ -185,6 +198,7 @@ class GroupedVQ(nn.Module):
         if not self.groups or not all(group.num_codebooks for group in self.groups):
             found = [group.num_codebooks for group in self.groups]
             raise ValueError(f"GroupedVQ: expected at least one group, each with codes, found {found}")
+        _check_sizes("GroupedVQ", self.groups)
         super().__post_init__()
 
     @property

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxtok.quantizers import codes as codes_lib
 from jaxtok.quantizers.estimators import straight_through
-from jaxtok.quantizers.quantized import Quantized, vectors
+from jaxtok.quantizers.quantized import Quantized, continuous, distortion, vectors
 
 
 class ScalarRound(nn.Module):
@@ -54,16 +54,17 @@ class ScalarRound(nn.Module):
 
     @property
     def accumulable(self) -> bool:
-        """Whether the loss is a plain mean over positions, so that gradients of micro-batches add up."""
+        """Whether, without masks, gradients of micro-batches add up: the loss is a plain mean over positions."""
         return True
 
     def __call__(
         self, z: jax.Array, *, mask: jax.Array | None = None, rng: jax.Array | None = None, train: bool = False
     ) -> Quantized:
         """Quantizes z [..., d]. Codes are int32 [..., Q]."""
-        del mask, rng, train
+        del rng, train
         y = jnp.tanh(vectors(z, self.width, "ScalarRound"))
-        return Quantized(straight_through(y, self.snap(y)), self._pack(y), jnp.zeros(()), {})
+        q = self.snap(y)
+        return Quantized(straight_through(y, q), self._pack(y), jnp.zeros(()), distortion(y, q, mask))
 
     def snap(self, y: jax.Array) -> jax.Array:
         """The nearest point of the grid to y, which is in [-1, 1]."""
@@ -112,6 +113,13 @@ class Continuous(nn.Module):
         del mask, rng, train
         z = vectors(z, z.shape[-1], "Continuous")
         return Quantized(self.bound(z) if self.bound else z, None, jnp.zeros(()), {})
+
+    def encode(self, z: jax.Array) -> None:
+        """None: there are no codes."""
+
+    def decode(self, codes: Any) -> jax.Array:
+        """Refused: latents need no decoding."""
+        raise continuous("Continuous")
 
 
 class Perturbed(nn.Module):

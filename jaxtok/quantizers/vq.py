@@ -48,8 +48,8 @@ class VQ(nn.Module):
       estimator: from :mod:`jaxtok.quantizers.estimators`.
       entropy: weight of the entropy term; 0.1 in MAGVIT. Costs N K exponentials.
       temperature: of its softmax.
-      init: initializer of E; None for U(-1/K, 1/K).
-      search: exact nearest neighbours; :func:`jaxtok.quantizers.nearest.over_mesh` divides E over devices.
+      init_embedding: initializer of E; None for U(-1/K, 1/K).
+      search: exact nearest neighbours; :func:`jaxtok.quantizers.nearest.OverMesh` divides E over devices.
     """
 
     size: int
@@ -82,7 +82,7 @@ class VQ(nn.Module):
 
     @property
     def accumulable(self) -> bool:
-        """Whether the loss is a plain mean over positions, so that gradients of micro-batches add up."""
+        """Whether, without masks, gradients of micro-batches add up: the loss is a plain mean over positions."""
         return self.entropy == 0
 
     def setup(self):
@@ -170,4 +170,5 @@ def export(quantizer: VQ, variables: Any) -> tuple[VQ, dict[str, Any]]:
         normalize=quantizer.normalize, estimator=quantizer.estimator, entropy=quantizer.entropy,
         temperature=quantizer.temperature, search=quantizer.search,
     )  # fmt: skip
-    return plain, {"params": {"embedding": quantizer.apply(variables, method="table")}}
+    with jax.default_matmul_precision("highest"):
+        return plain, {"params": {"embedding": quantizer.apply(variables, method="table")}}

@@ -17,6 +17,8 @@ def check_bits(name: str, bits: int, word: int, group: int, order: str) -> None:
         raise ValueError(f"{name}: bits must be a multiple of word, and word at most 31, found {bits}, {word}")
     if group < 0 or bits % (group or bits):
         raise ValueError(f"{name}: group must divide bits, found {group} and {bits}")
+    if (group or bits) > 24:
+        raise ValueError(f"{name}: expected a group of at most 24 bits (the joint distribution), found {group or bits}")
     if order not in codes_lib.ORDERS:
         raise ValueError(f"{name}: order must be one of {codes_lib.ORDERS}, found {order!r}")
 

@@ -28,7 +28,7 @@ class ImageAutoencode:
       model: the tokenizer.
       pixel: "l1" or "l2".
       weight: of the pixels' term.
-      decay: of the hit counts per step; they remember about 1 / (1 - decay) steps.
+      decay: of the hit counts per (micro-)batch; they remember about 1 / (1 - decay) steps.
       floor: a warning is given when fewer codes are in use than this share of what uniform codes would show ...
       patience: ... later than so many steps.
     """
@@ -78,7 +78,7 @@ class ImageAutoencode:
     ) -> tuple[dict[str, tuple[jax.Array, dict[str, jax.Array]]], Any]:
         """The loss of the one player, ``main``, and the state after the step."""
         del step, frozen, ema
-        x = batch["image"]
+        x, rng = batch["image"], jax.random.fold_in(rng, batch["index"][0])  # micro-batches draw differently
         tokens, moved = self._apply(params, state, x, rng=rng, train=True, method="encode", mutable=["codebook"])
         state = dict(state) | dict(moved)
         y = self._apply(params, state, tokens.latents, method="decode")
@@ -126,15 +126,19 @@ class ImageAutoencode:
         return found
 
     def programs(self, params: Any, batch: Batch) -> dict[str, tuple[Any, tuple]]:
-        """``encode`` and ``decode`` of a batch, for ahead-of-time compilation."""
+        """``encode`` to codes (or latents) and ``decode`` of a batch, for ahead-of-time compilation."""
         state = jax.eval_shape(lambda b: self.init(jax.random.key(0), b)[1], dict(batch))
 
-        def encode(params, state, image):
-            return self._apply(params, state, image, method="encode").codes
+        coded = self.model.quantizer.num_codebooks > 0
 
-        def decode(params, state, codes):
-            latents = self._apply(params, state, codes, method=lambda m, c: m.quantizer.decode(c))
-            return self._apply(params, state, latents, method="decode")
+        def encode(params, state, image):
+            tokens = self._apply(params, state, image, method="encode")
+            return tokens.codes if coded else tokens.latents
+
+        def decode(params, state, tokens):
+            if coded:
+                tokens = self._apply(params, state, tokens, method=lambda m, codes: m.quantizer.decode(codes))
+            return self._apply(params, state, tokens, method="decode")
 
         codes = jax.eval_shape(encode, params, state, batch["image"])
         return {

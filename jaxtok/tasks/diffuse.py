@@ -42,6 +42,12 @@ class Sampling:
             raise ValueError(f"method must be one of {METHODS}, found {self.method!r}")
         if self.guidance < 0:
             raise ValueError(f"guidance must not be negative, found {self.guidance}")
+        if not self.shift > 0:
+            raise ValueError(f"shift must be positive, found {self.shift}")
+        if self.interval[0] > self.interval[1] or self.channels < 0:
+            raise ValueError(
+                f"expected an interval (low, high) and channels >= 0, found {self.interval} and {self.channels}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +78,10 @@ class Diffuse:
     flip: bool = True
     scale: float = 1.0
     path: paths.Path = paths.Linear()
+
+    def __post_init__(self):
+        if not 0.0 <= self.label_drop <= 1.0:
+            raise ValueError(f"label_drop must lie in [0, 1], found {self.label_drop}")
 
     accumulable = True
 
@@ -202,7 +212,8 @@ def _unit(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
-def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Over the last axis."""
-    norms = jnp.sum(a * a, -1) * jnp.sum(b * b, -1)
-    return jnp.sum(a * b, -1) * jax.lax.rsqrt(jnp.maximum(norms, 1e-12))
+def _cosine(found: jax.Array, target: jax.Array) -> jax.Array:
+    """Over the last axis, with |found| at least a hundredth of |target|: a network begins at 0, where it has a pole."""
+    power = jnp.sum(target * target, -1)
+    norms = jnp.maximum(jnp.sum(found * found, -1), 1e-4 * power) * power
+    return jnp.sum(found * target, -1) * jax.lax.rsqrt(jnp.maximum(norms, 1e-12))

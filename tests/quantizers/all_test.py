@@ -18,7 +18,7 @@ WIDTH = 6
 KEY = jax.random.key(0)
 
 
-def _layers(**fields):
+def _layers():
     return tuple(jq.VQ(size=32, width=WIDTH) for _ in range(3))
 
 
@@ -41,7 +41,9 @@ QUANTIZERS = {
     "residual-ema": jq.ResidualVQ(
         layers=(jq.EMAVQ(size=32, width=WIDTH), jq.EMAVQ(size=32, width=WIDTH, revive=0.2)), dropout="batch"
     ),
-    "grouped": jq.GroupedVQ(groups=(jq.VQ(size=32, width=2), jq.FSQ(levels=(4, 8), symmetric=True), jq.LFQ(bits=2))),
+    "grouped": jq.GroupedVQ(
+        groups=(jq.VQ(size=16, width=2), jq.FSQ(levels=(4, 4), symmetric=True), jq.EMAVQ(size=16, width=2))
+    ),
     "lfq": jq.LFQ(bits=WIDTH, temperature=1.0, commitment=0.25),
     "bsq": jq.BSQ(bits=WIDTH, group=3, commitment=0.25),
     "bsq-words": jq.BSQ(bits=WIDTH, word=2, gradient="identity", order="little", group=0),
@@ -243,6 +245,16 @@ BAD = {
     "a patch that does not divide": (lambda: jq.FVQ(size=256, width=4, patch=5), "patch 5 must divide the sides"),
     "no layer": (lambda: jq.ResidualVQ(layers=()), "at least one layer"),
     "a layer of many codes": (lambda: jq.ResidualVQ(layers=(jq.LFQ(bits=4, word=2),)), r"with one code, found \[2\]"),
+    "layers of two sizes": (
+        lambda: jq.ResidualVQ(layers=(jq.VQ(size=4, width=2), jq.VQ(size=8, width=2))),
+        r"one codebook_size, found \[4, 8\]",
+    ),
+    "projections under an outer estimator": (
+        lambda: jq.ResidualVQ(layers=(jq.FactorizedVQ(size=8, width=4),)), "need gradient='layers'"),
+    "a share of none": (lambda: jq.ResidualVQ(layers=_layers(), dropout="sample", share=0.0), "share must lie in"),
+    "a joint of 36 bits": (lambda: jq.LFQ(bits=36, word=12), "at most 24 bits .the joint distribution., found 36"),
+    "IBQ with VQ's weight": (lambda: jq.IBQ(size=8, width=2, to_codes=0.0), "as they are"),
+    "decoding a continuous bottleneck": (lambda: jq.Gaussian(width=2).decode(None), "has no codes to decode"),
     "a group without codes": (lambda: jq.GroupedVQ(groups=(jq.Gaussian(width=2),)), r"each with codes, found \[0\]"),
     "unknown dropout": (lambda: jq.ResidualVQ(layers=_layers(), dropout="all"), "dropout must be one of"),
     "too many active layers": (lambda: jq.ResidualVQ(layers=_layers(), at_least=4), r"at_least in \[1, 3\]"),

@@ -142,10 +142,12 @@ def test_evaluation_is_per_image_and_independent_of_neighbours(ready, batch):
 
 def test_programs_give_codes_and_images(ready, batch):
     task, params, _, _ = ready
-    if not task.model.quantizer.num_codebooks:
-        return
     programs = task.programs(params, batch)
-    assert jax.eval_shape(programs["encode"][0], *programs["encode"][1]).shape == (ROWS, 4, 4, 1)
+    tokens = jax.eval_shape(programs["encode"][0], *programs["encode"][1])
+    if task.model.quantizer.num_codebooks:
+        assert tokens.shape == (ROWS, 4, 4, 1) and tokens.dtype == np.int32
+    else:
+        assert tokens.shape[:3] == (ROWS, 4, 4) and tokens.dtype == np.float32
     assert jax.eval_shape(programs["decode"][0], *programs["decode"][1]).shape == (ROWS, SIZE, SIZE, 3)
 
 

@@ -124,6 +124,8 @@ def test_a_dit_trains_and_samples_without_labels():
     (loss, numbers), _ = task.losses(params, state, batch, KEY, 0, frozen=frozen)[0]["main"], None
     np.testing.assert_allclose(loss, numbers["flow"] + numbers["direction"], rtol=1e-6)
     np.testing.assert_allclose(numbers["direction"], 1.0, atol=1e-6)  # of zeros
+    slope = jax.grad(lambda p: task.losses(p, {}, batch, KEY, 0)[0]["main"][0])(params)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slope)) < 100  # no pole at an output of 0
     keys = noise.per_example(KEY, batch["index"])
     x = task.sample(params, None, keys, SHAPE, Sampling(steps=3))
     assert x.shape == (6, *SHAPE) and abs(float(x.std()) - 1) < 0.1  # a velocity of 0 leaves the noise
@@ -135,6 +137,9 @@ def test_a_dit_trains_and_samples_without_labels():
         (lambda: Sampling(steps=0), "steps must be at least 1, found 0"),
         (lambda: Sampling(method="rk4"), "method must be one of"),
         (lambda: Sampling(guidance=-1.0), "must not be negative"),
+        (lambda: Sampling(shift=0.0), "shift must be positive"),
+        (lambda: Sampling(interval=(0.5, 0.1)), "expected an interval"),
+        (lambda: Diffuse(model=Exact(), label_drop=1.5), "label_drop must lie in"),
         (
             lambda: Diffuse(model=DiT(depth=1, width=16, heads=2)).sample(
                 {}, None, jax.random.split(KEY, 2), SHAPE, Sampling(guidance=2.0)
