@@ -1,6 +1,5 @@
 """Diffusion transformers on grids: DiT (Peebles and Xie, arXiv 2212.09748) and LightningDiT (arXiv 2501.01423)."""
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +10,7 @@ from jaxtok.nn import attention as attention_lib
 from jaxtok.nn import embed, rope
 from jaxtok.nn.mlp import SwiGLU
 from jaxtok.nn.norms import rms_normalize
+from jaxtok.nn.remat import remat
 from jaxtok.nn.vit import SelfAttention
 
 # Depth, width and heads of the published sizes.
@@ -131,7 +131,7 @@ class DiT(nn.Module):
       rope: axial rotary positions in every block, beside the fixed table.
       qk_norm: RMSNorm on queries and keys.
       scan: True stacks the blocks' parameters and compiles one of them.
-      remat: a name in ``jax.checkpoint_policies`` to recompute activations in the backward pass; "" keeps them.
+      remat: see :mod:`jaxtok.nn.remat`; "" keeps all activations.
     """
 
     depth: int
@@ -187,10 +187,7 @@ class DiT(nn.Module):
             attention=self.attention, **types,
         )  # fmt: skip
         angles = rope.axial_angles(down, across, self.width // self.heads) if self.rope else None
-        block: Callable[..., Any] = DiTBlock
-        if self.remat:
-            policy = getattr(jax.checkpoint_policies, self.remat)
-            block = nn.remat(DiTBlock, prevent_cse=not self.scan, policy=policy)
+        block = remat(DiTBlock, self.remat, scanned=self.scan)
         if not self.scan:
             for i in range(self.depth):
                 h, _ = block(name=f"blocks_{i}", **options)(h, condition, angles)

@@ -15,6 +15,7 @@ from jaxtok.nn import attention as attention_lib
 from jaxtok.nn import rope
 from jaxtok.nn.mlp import SwiGLU
 from jaxtok.nn.norms import rms_normalize
+from jaxtok.nn.remat import remat
 
 Initializer = Callable[..., Any]
 
@@ -79,7 +80,7 @@ class Llama(nn.Module):
       heads: attention heads; D must be a multiple of it, with an even quotient.
       hidden: inner width of the SwiGLU.
       scan: True stacks the blocks' parameters under ``blocks`` and compiles one of them; False unrolls ``blocks_i``.
-      remat: a name in ``jax.checkpoint_policies`` to recompute activations in the backward pass; "" keeps them.
+      remat: see :mod:`jaxtok.nn.remat`; "" keeps all activations.
     """
 
     depth: int
@@ -120,10 +121,7 @@ class Llama(nn.Module):
         if scales is not None:
             scales = scales[:, :, None, :]  # [2 depth + 1, B, 1, D]
         pairs = None if scales is None else scales[:-1].reshape(self.depth, 2, *scales.shape[1:])
-        block = Block
-        if self.remat:
-            policy = getattr(jax.checkpoint_policies, self.remat)
-            block = nn.remat(Block, prevent_cse=not self.scan, policy=policy)
+        block = remat(Block, self.remat, scanned=self.scan)
         options: dict[str, Any] = dict(
             heads=self.heads, head_dim=width // self.heads, hidden=self.hidden, eps=self.eps, attention=self.attention,
             kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxtok.nn import attention as attention_lib
 from jaxtok.nn.conv2d import Downsample, GroupNorm, Upsample, conv, dense
+from jaxtok.nn.remat import remat
 
 
 class ResBlock(nn.Module):
@@ -92,10 +93,9 @@ class _Parts(nn.Module):
         return dict(dtype=self.dtype, param_dtype=self.param_dtype)
 
     def _res(self, level: int, name: str) -> nn.Module:
-        block: Any = ResBlock
-        if self.remat:
-            block = nn.remat(ResBlock, policy=getattr(jax.checkpoint_policies, self.remat))
-        return block(self.channels * self.multipliers[level], self.groups, name=name, **self._options)
+        return remat(ResBlock, self.remat)(
+            self.channels * self.multipliers[level], self.groups, name=name, **self._options
+        )
 
     def _attend(self, name: str) -> nn.Module:
         return AttentionBlock(self.groups, self.attention, name=name, **self._options)
@@ -123,7 +123,7 @@ class Encoder(_Parts):
       image_channels: of the images.
       groups: of all normalisations; must divide ``channels``.
       attention: see :mod:`jaxtok.nn.attention`.
-      remat: a name in ``jax.checkpoint_policies`` to recompute residual blocks in the backward pass; "" keeps them.
+      remat: of residual blocks, see :mod:`jaxtok.nn.remat`; "" keeps all activations.
     """
 
     @nn.compact
@@ -163,7 +163,7 @@ class Decoder(_Parts):
       image_channels: of the images.
       groups: of all normalisations; must divide ``channels``.
       attention: see :mod:`jaxtok.nn.attention`.
-      remat: a name in ``jax.checkpoint_policies`` to recompute residual blocks in the backward pass; "" keeps them.
+      remat: of residual blocks, see :mod:`jaxtok.nn.remat`; "" keeps all activations.
     """
 
     @nn.compact

@@ -96,6 +96,7 @@ def test_tokens_are_patches_row_by_row():
         ({}, (1, 4, 5, 3), jnp.zeros(1, int), "patch 2 must divide the grid"),
         ({}, (1, 4, 4, 3), None, "3 classes and no label do not agree"),
         ({"classes": 0}, (1, 4, 4, 3), jnp.zeros(1, int), "0 classes and a label"),
+        ({"remat": "some"}, (1, 4, 4, 3), jnp.zeros(1, int), "remat must be '' or one of"),
         ({"heads": 3}, (1, 4, 4, 3), jnp.zeros(1, int), "heads must divide the width, found 3 and 16"),
     ],
 )
