@@ -199,9 +199,10 @@ def main(argv=None):
 
 {__doc__.partition("results" + chr(10))[2].strip()}
 
-Mean and standard error over {options.seeds} seeds of {options.steps} steps of 32 images. `usage`: distinct codes over
+{"Preliminary: fewer than 3 seeds. " * (options.seeds < 3)}Mean and standard error over {options.seeds} seed(s) of
+{options.steps} steps of 32 images. `usage`: distinct codes over
 all {tokens:,} tokens of the set ({tokens / (1 << SIZES[-1]):.0f} per code at 2^14, of which uniform codes would show
-{uniform:.4%}); `psnr` and `mse` on held-out emoji, images in [-1, 1].
+{uniform:.1%}); `psnr` and `mse` on held-out emoji, images in [-1, 1].
 Speed and memory, also at 2^18 codes: experiments/benchmarks/quantizers_torch.md.
 
 {arms.table(rows, tuple(ARMS), NUMBERS)}
