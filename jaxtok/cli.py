@@ -79,6 +79,7 @@ def train(argv: list[str]) -> int:
         import jax
 
         jax.distributed.initialize()
+    from jaxtok.train import processes
     from jaxtok.train.loop import train as run
 
     result = run(options["config"], workdir)
@@ -86,6 +87,7 @@ def train(argv: list[str]) -> int:
         config = recipes.of_run(workdir)
         for spec in config.get("after", ()):
             build(spec)(result, config, workdir)
+        processes.barrier("the reports")  # the first process writes them; the others must not leave before
     return 0
 
 

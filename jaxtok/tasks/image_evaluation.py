@@ -20,6 +20,7 @@ from jaxtok.files import write_whole
 from jaxtok.metrics import image as metrics
 from jaxtok.quantizers import usage
 from jaxtok.tasks import image_report, report
+from jaxtok.train import processes
 
 Images = Iterator[tuple[np.ndarray, np.ndarray]]  # [B, H, W, C] and bool [B]: which are no padding
 
@@ -38,12 +39,12 @@ def write(
       batch_size: images encoded at once.
       shown: images in the picture.
     """
-    if jax.process_index():
+    trees = processes.whole((result.state.ema or result.state.params, result.state.state))
+    if not processes.is_first():
         return
     folder = epath.Path(workdir)
     task = build(config["task"], model=build(config["model"]))
-    trees = result.state.ema or result.state.params, result.state.state
-    params, state = jax.tree.map(jnp.asarray, jax.device_get(trees))  # on one device, whatever the mesh was
+    params, state = jax.tree.map(jnp.asarray, trees)  # on one device, whatever the mesh was
     first = next(_held_out(config, split, 1))[0]
     raw, raw_state, _ = jax.jit(task.init)(jax.random.key(config["seed"]), {"image": first})
     trained = measure(task, params, state, _held_out(config, split, batch_size), shown=shown)

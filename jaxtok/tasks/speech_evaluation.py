@@ -24,6 +24,7 @@ from jaxtok.metrics import audio as metrics
 from jaxtok.quantizers import usage
 from jaxtok.tasks import report, speech_report
 from jaxtok.tokenizers.diffusion import FlowSampler
+from jaxtok.train import processes
 
 SPLIT = "test"
 
@@ -105,11 +106,12 @@ def write(
       steps: Euler steps; ``guidance`` likewise.
       shown: utterances whose sound and picture are kept.
     """
-    if jax.process_index():
+    params = processes.whole(result.state.ema or result.state.params)
+    if not processes.is_first():
         return
+    params = jax.tree.map(jnp.asarray, params)  # on one device, whatever the mesh was
     folder = epath.Path(workdir)
     task = build(config["task"], model=build(config["model"]))
-    params = jax.tree.map(jnp.asarray, jax.device_get(result.state.ema or result.state.params))
     sampler = FlowSampler(steps=steps, guidance=guidance)
     batch = next(iter(pipeline.evaluation(config["data"], split=SPLIT, batch_size=utterances, limit=utterances)))
     batch = {name: value[batch["example_mask"]] for name, value in batch.items() if name != "example_mask"}

@@ -54,6 +54,18 @@ def everyone(value: Any) -> list[Any]:
     return [json.loads(bytes(row[:size]).decode()) for row, size in zip(gathered, sizes)]
 
 
+def whole(tree: Any) -> Any:
+    """The arrays of a tree as numpy arrays, complete on every process, however they lie on the mesh.
+
+    Every process must call it, with the same tree.
+    """
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
 def barrier(name: str) -> None:
     """Waits until every process is here."""
     if jax.process_count() > 1:

@@ -6,8 +6,10 @@ import signal
 import sys
 
 import jax
+import numpy as np
 import toy_game
 
+from jaxtok.train import processes
 from jaxtok.train.loop import train
 
 port, index, workdir = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -22,5 +24,9 @@ def interrupt(step, *_):
 
 first = train(config, workdir, stop_after=7)
 result = train(config, workdir, callbacks=[interrupt])  # resumes
-found = {"first": first.step, "step": result.step, "reason": result.reason}
+params = processes.whole(result.state.params)  # each process has half of the sharded ones
+size = sum(float(np.abs(leaf).sum()) for leaf in jax.tree.leaves(params))
+parts = [leaf.is_fully_addressable for leaf in jax.tree.leaves(result.state.params)]
+found = {"size": size, "divided": not all(parts)}
+found |= {"first": first.step, "step": result.step, "reason": result.reason}
 print(json.dumps(found | {"metrics": result.metrics, "evaluation": result.evaluation}))

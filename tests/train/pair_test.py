@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import toy_game
 
@@ -57,6 +58,9 @@ def test_two_processes_equal_one_resume_and_stop_together(tmp_path, surroundings
     alone = train(toy_game.sharded(steps=one["step"]), tmp_path / "alone")
     np.testing.assert_allclose(one["metrics"]["loss"], alone.metrics["loss"], atol=1e-5)
     np.testing.assert_allclose(two["metrics"]["loss"], alone.metrics["loss"], atol=1e-5)
+    size = sum(float(np.abs(leaf).sum()) for leaf in jax.tree.leaves(jax.device_get(alone.state.params)))
+    assert one["divided"] and one["size"] == two["size"]
+    np.testing.assert_allclose(one["size"], size, rtol=1e-5)
 
     # One process goes on where two stopped.
     more = one["step"] + 4
