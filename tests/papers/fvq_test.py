@@ -47,6 +47,7 @@ def test_paper_s_schedule_is_the_reference_s():
 def run(tmp_path_factory):
     """Three steps of tiny in the real loop, and the files that follow."""
     config = jaxtok.get_config("fvq:tiny")
+    config.train.mesh.data = 1
     config.train.steps, config.train.evaluate_every = 3, 0
     workdir = tmp_path_factory.mktemp("fvq")
     result = train(config, workdir)

@@ -120,11 +120,11 @@ def test_the_network_is_fed_its_own_clock():
 def test_a_dit_trains_and_samples_without_labels():
     task = Diffuse(model=DiT(depth=1, width=16, heads=2, patch=2), direction=1.0)
     batch = {name: value for name, value in _batch().items() if name != "label"}
-    params, state, frozen = task.init(KEY, batch)
+    params, state, frozen = jax.jit(task.init)(KEY, batch)
     (loss, numbers), _ = task.losses(params, state, batch, KEY, 0, frozen=frozen)[0]["main"], None
     np.testing.assert_allclose(loss, numbers["flow"] + numbers["direction"], rtol=1e-6)
     np.testing.assert_allclose(numbers["direction"], 1.0, atol=1e-6)  # of zeros
-    slope = jax.grad(lambda p: task.losses(p, {}, batch, KEY, 0)[0]["main"][0])(params)
+    slope = jax.jit(jax.grad(lambda p: task.losses(p, {}, batch, KEY, 0)[0]["main"][0]))(params)
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slope)) < 100  # no pole at an output of 0
     keys = noise.per_example(KEY, batch["index"])
     x = task.sample(params, None, keys, SHAPE, Sampling(steps=3))
