@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtok.build import build
+from jaxtok.data import picture
 
 _IMAGES = 32  # encoded or decoded at once: bounds the memory
 
@@ -103,8 +104,7 @@ class ImageModel:
 
     def decode(self, tokens: ImageTokens) -> np.ndarray:
         """Images uint8 [B, H, W, C] of tokens, or [H, W, C] where one image was encoded."""
-        x = np.asarray(self.decode_pixels(tokens))
-        images = np.round((np.clip(x, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
+        images = picture.to_uint8(self.decode_pixels(tokens))
         return images[0] if tokens.single else images
 
     def decode_pixels(self, tokens: ImageTokens) -> jax.Array:
