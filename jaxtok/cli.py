@@ -3,6 +3,7 @@
 jaxtok train --config configs/tadicodec.py:mini --workdir runs/first [--config.train.steps=100]
 jaxtok evaluate --model runs/first
 jaxtok reconstruct --model runs/first --input a.wav --text "..." --output out
+jaxtok sample --model runs/generator --class 3 --count 8 --output grid.png
 jaxtok encode | decode | convert | compile | data | list
 
 Bad input ends with one sentence on stderr and exit status 2, a failed run with one sentence and exit status 1.
@@ -29,6 +30,7 @@ USAGE = """usage: jaxtok COMMAND [OPTIONS]
   reconstruct  audio files through a model's tokens and back
   encode       audio files to tokens
   decode       tokens to audio
+  sample       a grid of images from a generator
   convert      released weights to a model's directory
   compile      compile a config's steps for a slice of devices, ahead of time
   data         'data pack FOLDER OUT' or 'data check SOURCE'
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": train, "evaluate": evaluate, "reconstruct": reconstruct, "encode": encode, "decode": decode,
-        "convert": convert, "compile": compile_steps, "data": data, "list": list_systems,
+        "sample": sample, "convert": convert, "compile": compile_steps, "data": data, "list": list_systems,
     }  # fmt: skip
     if name not in commands:
         return _fail(f"no command named {name!r}; known: {', '.join(commands)}", 2)
@@ -131,6 +133,41 @@ def decode(argv: list[str]) -> int:
     _sampler_options(options)
     paths, output, model, commands = _codec(options, options.parse(argv))
     commands.decode(model, paths, output, options)
+    return 0
+
+
+def sample(argv: list[str]) -> int:
+    """Samples a generator of images; writes a PNG grid with a row for each class."""
+    options = Options("sample")
+    options.string("model", "", "the directory of a generator's run")
+    options.strings("class", "a class's name or number; may be repeated; all classes where none is given")
+    options.integer("count", 8, "samples of each class")
+    options.string("output", "samples.png", "the PNG file to write")
+    options.integer("seed", 0, "of the noise")
+    settings: dict[str, str] = {
+        "steps": "sampling steps", "guidance": "guidance scale; 1 for none", "method": "the sampler, such as heun",
+        "shift": "of the time grid", "temperature": "of the tokens' choice", "top_k": "choose among so many tokens",
+        "top_p": "choose among tokens of this probability together",
+    }  # fmt: skip
+    for name, text in settings.items():
+        whole, words = name in ("steps", "top_k"), name == "method"
+        add = options.string if words else options.integer if whole else options.number
+        add(name, None, f"{text}; the run's own where it is not given")
+    if rest := options.parse(argv):
+        raise ValueError(f"sample: takes no further words, found {rest[0]!r}")
+    from jaxtok import generator_commands
+    from jaxtok.generator_model import GeneratorModel
+    from jaxtok.model import load
+
+    name, output = options.required("model"), epath.Path(options.required("output"))
+    model = load(name)
+    if not isinstance(model, GeneratorModel):
+        raise ValueError(f"model {name!r}: is a {type(model).__name__}, expected a generator")
+    given = {key: options[key] for key in settings if options[key] is not None}
+    generator_commands.sample(
+        model, recipes.of_run(recipes.place(name)), output, classes=options["class"], count=options["count"],
+        seed=options["seed"], settings=given,
+    )  # fmt: skip
     return 0
 
 
@@ -240,7 +277,8 @@ def _codec(
     """
     import jaxtok
     from jaxtok import audio_commands, image_commands
-    from jaxtok.model import ImageModel
+    from jaxtok.image_model import ImageModel
+    from jaxtok.speech_model import SpeechModel
 
     paths = [*options["input"], *files]
     if not paths:
@@ -256,8 +294,10 @@ def _codec(
         if file.suffix in writes and os.path.abspath(file.parent) == os.path.abspath(output):
             raise ValueError(f"--output: {path} lies in {output} and would be overwritten; choose another folder")
     model = jaxtok.load(options.required("model"))
-    if not isinstance(model, ImageModel):
+    if isinstance(model, SpeechModel):
         return paths, output, model, audio_commands
+    if not isinstance(model, ImageModel):
+        raise ValueError(f"model {options['model']!r}: is a {type(model).__name__}, expected a tokenizer")
     if options["text"]:
         raise ValueError("--text: given for a model of images, which takes none")
     return paths, output, model, image_commands

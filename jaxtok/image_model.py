@@ -74,8 +74,8 @@ class ImageModel:
         Raises:
           ValueError: for another shape or type, or values outside the range.
         """
-        x, single = self._pixels(images)
-        found = _by_parts(functools.partial(_encode, self.module, self.variables), x)
+        x, single = pixels(images, unit=self.factor, channels=self.channels)
+        found = by_parts(functools.partial(_encode, self.module, self.variables), x)
         codes, latents = found if isinstance(found, tuple) else (None, found)
         return ImageTokens(codes, latents, single)
 
@@ -102,6 +102,17 @@ class ImageModel:
         array = jnp.asarray(array.astype(np.int32))
         return ImageTokens(array, _dequantize(self.module, self.variables, array), single)
 
+    def latents(self, latents: Any) -> ImageTokens:
+        """Tokens from latents float [B, h, w, D], such as a generator makes; they are not quantized.
+
+        Raises:
+          ValueError: for another rank.
+        """
+        array = jnp.asarray(latents, jnp.float32)
+        if array.ndim != 4:
+            raise ValueError(f"latents: expected [images, h, w, width], found shape {array.shape}")
+        return ImageTokens(None, array)
+
     def decode(self, tokens: ImageTokens) -> np.ndarray:
         """Images uint8 [B, H, W, C] of tokens, or [H, W, C] where one image was encoded."""
         images = picture.to_uint8(self.decode_pixels(tokens))
@@ -109,28 +120,35 @@ class ImageModel:
 
     def decode_pixels(self, tokens: ImageTokens) -> jax.Array:
         """As ``decode``, up to the rounding: float32 [B, H, W, C], about [-1, 1]."""
-        return _by_parts(functools.partial(_decode, self.module, self.variables), tokens.latents)
+        return by_parts(functools.partial(_decode, self.module, self.variables), tokens.latents)
 
-    def _pixels(self, images: Any) -> tuple[np.ndarray, bool]:
-        """float32 [B, H, W, C] in [-1, 1], and whether it was one image."""
-        array = np.asarray(images)
-        single = array.ndim == 3
-        array = array[None] if single else array
-        unit = self.factor
-        if array.ndim != 4 or not array.size or array.shape[-1] != self.channels:
-            raise ValueError(
-                f"images: expected [images, height, width, {self.channels}], found shape {np.shape(images)}"
-            )
-        if array.shape[1] % unit or array.shape[2] % unit:
-            raise ValueError(f"images: height and width must be multiples of {unit}, found shape {np.shape(images)}")
-        if array.dtype == np.uint8:
-            return array.astype(np.float32) / 127.5 - 1.0, single
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise ValueError(f"images: expected uint8, or floats in [-1, 1], found {array.dtype}")
-        array = array.astype(np.float32)
-        if not np.abs(array).max() <= 1.0:  # NaN too
-            raise ValueError(f"images: expected floats in [-1, 1], found {array.min()} to {array.max()}")
-        return array, single
+
+def pixels(images: Any, *, unit: int, channels: int) -> tuple[np.ndarray, bool]:
+    """float32 [B, H, W, C] in [-1, 1] of what users give as images, and whether it was one image.
+
+    Args:
+      images: [B, H, W, C], or one [H, W, C]; uint8 from 0 to 255, or floats in [-1, 1].
+      unit: height and width are multiples of it.
+      channels: C.
+
+    Raises:
+      ValueError: for another shape or type, or values outside the range.
+    """
+    array = np.asarray(images)
+    single = array.ndim == 3
+    array = array[None] if single else array
+    if array.ndim != 4 or not array.size or array.shape[-1] != channels:
+        raise ValueError(f"images: expected [images, height, width, {channels}], found shape {np.shape(images)}")
+    if array.shape[1] % unit or array.shape[2] % unit:
+        raise ValueError(f"images: height and width must be multiples of {unit}, found shape {np.shape(images)}")
+    if array.dtype == np.uint8:
+        return array.astype(np.float32) / 127.5 - 1.0, single
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"images: expected uint8, or floats in [-1, 1], found {array.dtype}")
+    array = array.astype(np.float32)
+    if not np.abs(array).max() <= 1.0:  # NaN too
+        raise ValueError(f"images: expected floats in [-1, 1], found {array.min()} to {array.max()}")
+    return array, single
 
 
 def assemble(config: Any, params: Any, state: Any = None) -> ImageModel:
@@ -154,15 +172,26 @@ def assemble(config: Any, params: Any, state: Any = None) -> ImageModel:
     return ImageModel({"params": params} | {name: state[name] for name in kept if name == "codebook"}, module)
 
 
-def _by_parts(run: Any, x: Any) -> Any:
-    """The results of ``run`` over at most so many rows at a time, joined; few batch sizes, so few compilations."""
-    parts = []
-    for first in range(0, len(x), _IMAGES):
-        part = jnp.asarray(x[first : first + _IMAGES])
-        rows = 1 << (len(part) - 1).bit_length()
-        padded = jnp.pad(part, ((0, rows - len(part)),) + ((0, 0),) * (part.ndim - 1))
-        parts.append(jax.tree.map(functools.partial(_head, len(part)), run(padded)))
+def by_parts(run: Any, x: Any) -> Any:
+    """The results of ``run`` over at most 32 rows at a time, joined; few batch sizes, so few compilations.
+
+    Args:
+      run: of a tree like x; each row of its results depends on that row alone.
+      x: an array or a tree of arrays [B, ...].
+    """
+    count, parts = len(jax.tree.leaves(x)[0]), []
+    for first in range(0, count, _IMAGES):
+        size = min(_IMAGES, count - first)
+        rows = 1 << (size - 1).bit_length()
+        padded = jax.tree.map(functools.partial(_rows, first, size, rows), x)
+        parts.append(jax.tree.map(functools.partial(_head, size), run(padded)))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def _rows(first: int, size: int, rows: int, leaf: Any) -> jax.Array:
+    """``size`` rows of a leaf from ``first`` on, filled up to ``rows`` with zeros."""
+    part = jnp.asarray(leaf[first : first + size])
+    return jnp.pad(part, ((0, rows - size),) + ((0, 0),) * (part.ndim - 1))
 
 
 def _head(rows: int, leaf: jax.Array) -> jax.Array:

@@ -10,12 +10,9 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
-from jaxtok import image_model, recipes, speech_model
+from jaxtok import recipes
+from jaxtok.build import build
 from jaxtok.files import write_whole
-from jaxtok.image_model import ImageModel, ImageTokens
-from jaxtok.speech_model import SpeechModel, Tokens
-
-__all__ = ["ImageModel", "ImageTokens", "SpeechModel", "Tokens", "assemble", "load", "save"]
 
 _STATE = "codebook"  # the collection of codebooks that are no parameters
 
@@ -24,17 +21,18 @@ def load(name: str | epath.PathLike, *, step: int = -1) -> Any:
     """A trained model, from the directory of a run (``config.json`` and checkpoints) or of weights (``save``).
 
     Args:
-      name: the run's directory, local or remote.
+      name: the run's directory, local or remote; or the name of shipped weights, such as "emoji-judge".
       step: which checkpoint; -1 for the newest that is whole. The running mean of the parameters is taken where the
         run kept one.
 
     Returns:
-      A ``SpeechModel`` or an ``ImageModel``.
+      What the config's ``interface`` makes: a ``SpeechModel``, ``ImageModel``, ``GeneratorModel`` ...
 
     Raises:
       ValueError: when there is no such run.
     """
-    config, workdir = recipes.of_run(name), epath.Path(name)
+    workdir = recipes.place(name)
+    config = recipes.of_run(workdir)
     weights = workdir / "weights.safetensors"
     if weights.exists():
         try:
@@ -71,14 +69,17 @@ def save(directory: epath.PathLike, config: Any, params: Any, state: Any = None)
     write_whole(target / "config.json", json.dumps(config, indent=1, default=list))
 
 
-def assemble(config: Any, params: Any, state: Any = None) -> SpeechModel | ImageModel:
-    """The model of a config around given parameters (trained, converted, or random): speech if it has a ``frontend``.
+def assemble(config: Any, params: Any, state: Any = None) -> Any:
+    """The model of a config around given parameters (trained, converted, or random), as its ``interface`` says.
 
     Args:
       config: of a run.
       params: nested dict of arrays.
       state: of the task, where the quantizer's codebook is no parameter.
+
+    Raises:
+      ValueError: when the config has no ``interface``.
     """
-    if "frontend" in config:
-        return speech_model.assemble(config, params)
-    return image_model.assemble(config, params, state)
+    if "interface" not in config:
+        raise ValueError(f"config of {config.get('slug', 'a model')}: has no 'interface', so it cannot be loaded")
+    return build(config["interface"])(config, params, state)

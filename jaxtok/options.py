@@ -15,7 +15,7 @@ class Options:
         self._command, self._values = command, flags.FlagValues()
         self.boolean("help", False, "show this")
 
-    def string(self, name: str, default: str, text: str) -> None:
+    def string(self, name: str, default: str | None, text: str) -> None:
         """Text."""
         flags.DEFINE_string(name, default, text, flag_values=self._values)
 
@@ -23,11 +23,11 @@ class Options:
         """Text that may be given several times."""
         flags.DEFINE_multi_string(name, [], text, flag_values=self._values)
 
-    def integer(self, name: str, default: int, text: str) -> None:
+    def integer(self, name: str, default: int | None, text: str) -> None:
         """A whole number."""
         flags.DEFINE_integer(name, default, text, flag_values=self._values)
 
-    def number(self, name: str, default: float, text: str) -> None:
+    def number(self, name: str, default: float | None, text: str) -> None:
         """A number."""
         flags.DEFINE_float(name, default, text, flag_values=self._values)
 

@@ -148,6 +148,14 @@ def _flatten(config: ml_collections.ConfigDict, prefix: str = "") -> list[str]:
     return keys
 
 
+def place(name: epath.PathLike) -> epath.Path:
+    """The directory of a model: ``name`` itself, or that of the shipped weights of this name."""
+    shipped = epath.Path(pathlib.Path(__file__).parent / "pretrained") / str(name)
+    if "/" not in str(name) and not (epath.Path(name) / "config.json").exists() and (shipped / "config.json").exists():
+        return shipped
+    return epath.Path(name)
+
+
 def of_run(directory: epath.PathLike) -> dict[str, Any]:
     """The config that a run's directory (or one of converted weights) keeps.
 

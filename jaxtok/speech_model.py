@@ -319,13 +319,15 @@ class SpeechModel:
         return {"text_ids": padded, "text_mask": np.arange(longest) < np.asarray([[len(row)] for row in ids])}
 
 
-def assemble(config: Any, params: Any) -> SpeechModel:
+def assemble(config: Any, params: Any, state: Any = None) -> SpeechModel:
     """The model of a config around given parameters (trained, converted, or random).
 
     Args:
       config: with ``model``, ``frontend``, ``text``, ``window``, and perhaps ``vocoder``.
       params: of the model.
+      state: not used: no codebook moves.
     """
+    del state
     frontend = build(config["frontend"])
     window = config["window"]
     return SpeechModel(

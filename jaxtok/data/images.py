@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxtok.data import image_records, picture, sources
+from jaxtok.data import image_records, labels, picture, sources
 from jaxtok.data.cache import cache_of
 from jaxtok.data.sources import CorruptRecord
 from jaxtok.text.bytes import Bytes
-
-LABELS = ("group", "style", "group_style", "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +78,7 @@ class Images:
     def __post_init__(self):
         if self.size < 1 or self.ids < 1:
             raise ValueError(f"examples: size {self.size} and ids {self.ids}: expected positive numbers")
-        if self.label not in LABELS:
-            raise ValueError(f"examples: label {self.label!r}: expected one of {', '.join(map(repr, LABELS))}")
+        labels.check(self.label)
         if self.crop and not (len(self.crop) == 2 and 0 < self.crop[0] <= self.crop[1] <= 1):
             raise ValueError(f"examples: crop {tuple(self.crop)}: expected () or 0 < low <= high <= 1")
         if len(self.ratio) != 2 or not 0 < self.ratio[0] <= self.ratio[1]:
@@ -95,15 +92,11 @@ class Images:
 
     def classes(self, index: image_records.Index) -> list[str]:
         """What the numbers of ``label`` stand for."""
-        names = {"group": index.groups, "style": index.styles, "": []}
-        if self.label in names:
-            return names[self.label]
-        return [f"{group} {style}".strip() for group in index.groups for style in index.styles]
+        return labels.names(self.label, index)
 
     def labels(self, index: image_records.Index) -> np.ndarray:
         """The class of every image, int32 [n]."""
-        columns = {"group": index.group, "style": index.style, "": np.zeros(len(index), np.int32)}
-        return columns.get(self.label, index.group * len(index.styles) + index.style)
+        return labels.numbers(self.label, index)
 
     def planner(self, index: image_records.Index, chosen: np.ndarray, *, training: bool) -> "Planner":
         """Plans over the positions ``chosen`` of an index.
@@ -125,7 +118,7 @@ class Images:
             pixels = picture.resize(pixels, self.size, box=self.box(plan.crop, *pixels.shape[:2]), filter=self.filter)
         out = {"image": picture.to_float(pixels[:, ::-1] if plan.flip else pixels)}
         if self.label:
-            out["label"] = self._label(source.index, position)
+            out["label"] = labels.numbers(self.label, source.index, position)
         if bucket.ids:
             ids = self.text.encode(caption)
             if not 0 < len(ids) <= bucket.ids:
@@ -175,16 +168,11 @@ class Images:
             cache.put(position, hit)
         return hit
 
-    def _label(self, index: image_records.Index, position: int) -> np.ndarray:
-        group, style = int(index.group[position]), int(index.style[position])
-        number = {"group": group, "style": style}.get(self.label, group * len(index.styles) + style)
-        return np.array(number, np.int32)
-
 
 class Planner:
     """Draws crops and flips; a pure function of the anchor and the generator that is passed in."""
 
-    def __init__(self, examples: Images, index: image_records.Index, chosen: np.ndarray, training: bool):
+    def __init__(self, examples: Any, index: image_records.Index, chosen: np.ndarray, training: bool):
         self.examples, self.training = examples, training
         self.buckets = examples.shapes(training)
         self.anchors = np.asarray(chosen, np.int64)

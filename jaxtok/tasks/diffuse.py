@@ -35,6 +35,12 @@ class Sampling:
     interval: tuple[float, float] = (0.0, 1.0)
     channels: int = 0
 
+    @property
+    def calls(self) -> int:
+        """Of the network for one sample; a guided one counts twice."""
+        passes = 2 * self.steps if self.method == "heun" else self.steps
+        return passes * (2 if self.guidance != 1.0 else 1)
+
     def __post_init__(self):
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, found {self.steps}")

@@ -52,6 +52,37 @@ def grid(path: epath.PathLike, originals: np.ndarray, others: Sequence[np.ndarra
     picture.write_png(path, whole)
 
 
+def rows(path: epath.PathLike, images: Mapping[str, np.ndarray], *, scale: int = 0) -> None:
+    """Writes a PNG file with a row of images behind each name.
+
+    Args:
+      path: where to write; may be a ``gs://`` path. The file appears when it is whole.
+      images: uint8 [N, H, W, 1 or 3] by name; N may differ.
+      scale: whole enlargement of each pixel; 0 brings small images to about 64 pixels.
+
+    Raises:
+      ValueError: when there is no image, or shapes differ.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    stacks = [np.asarray(stack) for stack in images.values()]
+    if not stacks or any(s.ndim != 4 or not len(s) or s.shape[1:] != stacks[0].shape[1:] for s in stacks):
+        raise ValueError(f"images: expected stacks [N, H, W, C] of one size, found {[s.shape for s in stacks]}")
+    height, width = stacks[0].shape[1:3]
+    scale = scale or max(1, round(64 / max(height, width)))
+    tall, wide, font = height * scale + 4, width * scale + 4, ImageFont.load_default(size=14)
+    margin = max(round(font.getlength(name)) for name in images) + 8
+    canvas = np.full((tall * len(stacks), margin + wide * max(map(len, stacks)), 3), 255, np.uint8)
+    for row, stack in enumerate(stacks):
+        for column, image in enumerate(stack):
+            top, left = row * tall + 2, margin + column * wide + 2
+            canvas[top : top + tall - 4, left : left + wide - 4] = image.repeat(scale, 0).repeat(scale, 1)
+    drawn = Image.fromarray(canvas)
+    for row, name in enumerate(images):
+        ImageDraw.Draw(drawn).text((4, row * tall + tall // 2), name, fill=0, font=font, anchor="lm")
+    picture.write_png(path, np.asarray(drawn))
+
+
 def pixels(images: np.ndarray) -> np.ndarray:
     """uint8 [..., 3] of images [..., 1 or 3] in [-1, 1]; what lies outside is cut off."""
     rounded = np.round((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
