@@ -35,7 +35,7 @@ def paper() -> ml_collections.ConfigDict:
         variant="paper",
         network=dict(depth=28, width=1152, heads=16, patch=1, classes=1000, remat="nothing_saveable", dtype="bfloat16"),
         task=dict(field="latents"), shape=(16, 16, 32),
-        source="latents",
+        source="tokens:/data/imagenet-latents",
         examples=dict(target="jaxtok.data.tokens:Tokens", shape=(16, 16, 32), codebook=0, label="group", flip=True),
         # The 64-epoch model's guidance, of 3 channels; time here runs from data to noise.
         sampling=dict(steps=249, guidance=10.0, shift=1 / 0.3, interval=(0.0, 0.9), channels=3),
@@ -46,12 +46,12 @@ def paper() -> ml_collections.ConfigDict:
 def mini() -> ml_collections.ConfigDict:
     return config(
         variant="mini",
-        network=dict(depth=8, width=192, heads=6, patch=4, classes=36, remat="", dtype="float32"),
+        network=dict(depth=6, width=192, heads=6, patch=4, classes=36, remat="", dtype="float32"),
         task=dict(), shape=(32, 32, 3),
         source="samples:emoji",
         examples=dict(target="jaxtok.data.images:Images", size=32, flip=True, label="group_style"),
         sampling=dict(steps=50, guidance=2.0, shift=1.0, interval=(0.0, 1.0), channels=0),
-        steps=2000, warmup=100, batch_size=64, rate=1e-3, ema=0.998, every=(20, 500, 4, 500),
+        steps=1200, warmup=100, batch_size=64, rate=1e-3, ema=0.995, every=(20, 400, 4, 400),
         after=(dict(
             ref="jaxtok.generator_evaluation:write", judge="emoji-judge",
             images=dict(

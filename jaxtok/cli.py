@@ -28,7 +28,7 @@ USAGE = """usage: jaxtok COMMAND [OPTIONS]
   train        train from a config, or go on with a run that was stopped
   evaluate     evaluate a run on a held-out split
   reconstruct  audio files through a model's tokens and back
-  encode       audio files to tokens
+  encode       files, or all images of a data source, to tokens
   decode       tokens to audio
   sample       a grid of images from a generator
   convert      released weights to a model's directory
@@ -120,9 +120,22 @@ def reconstruct(argv: list[str]) -> int:
 
 
 def encode(argv: list[str]) -> int:
-    """Encodes files; writes NAME.safetensors with ``codes`` int32 [N, Q] (images: [h, w, Q])."""
+    """Encodes files to NAME.safetensors with ``codes`` int32 [N, Q] (images: [h, w, Q]), or a source to a set."""
     options = _codec_options("encode")
-    paths, output, model, commands = _codec(options, options.parse(argv))
+    options.string("source", "", "a data source, such as samples:emoji: its images become a set of tokens")
+    options.string("split", "", "source: train, validation or test; empty for all")
+    options.boolean("flip", False, "source: the mirrored images too")
+    options.integer("shards", 0, "source: number of files; 0 for one per 4096 images")
+    files = options.parse(argv)
+    if options["source"]:
+        if found := [*options["input"], *options["text"], *files]:
+            raise ValueError(f"--source: given beside {found[0]!r}, expected a source or files")
+        from jaxtok.encode_dataset import encode_dataset
+
+        settings = {name: options[name] for name in ("split", "flip", "shards")}
+        print(encode_dataset(options.required("model"), options["source"], options.required("output"), **settings))
+        return 0
+    paths, output, model, commands = _codec(options, files)
     commands.encode(model, paths, output)
     return 0
 

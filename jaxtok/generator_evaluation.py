@@ -106,7 +106,7 @@ def measure(
         accuracy[name] = float((judging.predict(images) == asked).mean())
         alike = model.sample(held_out[1], rng=seed + 1, **settings)
         distance[name] = _distance(judging, alike, real)
-    return {"accuracy": accuracy, "distance": distance, "images": images, "calls": model.sampling.calls}
+    return {"accuracy": accuracy, "distance": distance, "images": images, "calls": model.calls}
 
 
 def _distance(judging: ClassifierModel, images: np.ndarray, real: frechet.Moments) -> float:

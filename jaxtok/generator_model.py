@@ -5,6 +5,7 @@ images = model.sample([0, 1, 2], rng=jax.random.key(0), steps=50, guidance=2.0) 
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtok import fingerprint
 from jaxtok.build import build
-from jaxtok.data import picture
+from jaxtok.data import picture, tokens
 from jaxtok.image_model import ImageModel, by_parts
 from jaxtok.model import load
 
@@ -43,6 +45,12 @@ class GeneratorModel:
     def classes(self) -> int:
         """Labels run from 0 to classes - 1; 0 where there are none."""
         return self.task.classes
+
+    @property
+    def calls(self) -> int:
+        """Of the network for one sample; a guided one counts twice."""
+        each = math.prod(self.shape) if getattr(self.sampling, "by_code", False) else 1
+        return each * self.sampling.calls
 
     def sample(self, labels: Any, *, rng: Any = 0, **settings: Any) -> np.ndarray:
         """Images uint8 [B, H, W, C]; each depends on the key, its place in ``labels`` and its label alone.
@@ -125,7 +133,24 @@ def assemble(config: Mapping[str, Any], params: Any, state: Any = None) -> Gener
         decoder = load(place)
         if not isinstance(decoder, ImageModel):
             raise ValueError(f"tokenizer {place!r}: expected a tokenizer of images, found a {type(decoder).__name__}")
+        statistics = _statistics(config["data"]["source"], place)
     return GeneratorModel(params, decoder, statistics, task, tuple(config["shape"]), build(config["sampling"]))
+
+
+def _statistics(source: str, place: str) -> dict[str, jax.Array]:
+    """By which the latents of a set of tokens were normalised; empty for codes, and where no stored set was learned.
+
+    Raises:
+      ValueError: when the set was made by another tokenizer than the one at ``place``.
+    """
+    if not source.startswith("tokens:"):
+        return {}
+    manifest = tokens.describe(source)
+    tokens.check(manifest, fingerprint.of_run(place))
+    if manifest["codebook"]:
+        return {}
+    mean, deviation = tokens.statistics(manifest)
+    return {"mean": jnp.asarray(mean), "deviation": jnp.asarray(deviation)}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

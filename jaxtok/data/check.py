@@ -30,7 +30,8 @@ class Problem:
 class Report:
     """What ``check`` found: ``str()`` lists every problem, then one line of totals.
 
-    ``seconds`` and files by rate in Hz (``rates``) are of speech, files by (width, height) (``sizes``) of images.
+    ``seconds`` and files by rate in Hz (``rates``) are of speech, files by (width, height) (``sizes``) of images and
+    grids of tokens.
     """
 
     source: str
@@ -47,10 +48,10 @@ class Report:
         return len({problem.file for problem in self.problems})
 
     def __str__(self) -> str:
-        if self.kind == "images":
+        if self.kind != "utterances":
             common = collections.Counter(self.sizes).most_common(3)
             facts = ", ".join(f"{count} of {width}x{height}" for (width, height), count in common)
-            total = f"{self.source}: {self.records} images, {self.bad} bad"
+            total = f"{self.source}: {self.records} {self.kind}, {self.bad} bad"
         else:
             facts = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(self.rates.items()))
             total = f"{self.source}: {self.records} records, {self.seconds / 3600:.2f} h, {self.bad} bad"
@@ -68,18 +69,19 @@ def check(source: str, *, rate: int = 0) -> Report:
       ValueError: when the source as a whole cannot be opened.
     """
     opened = sources.open_source(source)
-    return _images(opened) if opened.index.kind == "images" else _utterances(opened, rate)
+    examine = {"images": examine_image, "token grids": examine_tokens}.get(opened.index.kind)
+    return _pictures(opened, examine) if examine else _utterances(opened, rate)
 
 
-def _images(opened: sources.Source) -> Report:
+def _pictures(opened: sources.Source, examine: Any) -> Report:
     problems: list[Problem] = []
     sizes: collections.Counter[tuple[int, int]] = collections.Counter()
     for position in range(len(opened.index)):
-        found, size = examine_image(opened, position)
+        found, size = examine(opened, position)
         problems += found
         sizes.update([size] if size else [])
     problems += _unnamed(opened, "unnamed")
-    return Report(opened.name, len(opened.index), tuple(problems), sizes=dict(sizes), kind="images")
+    return Report(opened.name, len(opened.index), tuple(problems), sizes=dict(sizes), kind=opened.index.kind)
 
 
 def examine_image(source: sources.Source, position: int) -> tuple[list[Problem], tuple[int, int] | None]:
@@ -90,6 +92,16 @@ def examine_image(source: sources.Source, position: int) -> tuple[list[Problem],
     except ValueError as error:
         return [Problem(position, file, "unreadable", str(error).removeprefix(f"{file}: "))], None
     return [], (pixels.shape[1], pixels.shape[0])
+
+
+def examine_tokens(source: sources.Source, position: int) -> tuple[list[Problem], tuple[int, int] | None]:
+    """Everything wrong with one grid of tokens by itself, and its width and height (None: unreadable)."""
+    file = source.index.file[position]
+    try:
+        grid = source.record(position).tokens
+    except ValueError as error:
+        return [Problem(position, file, "unreadable", str(error))], None
+    return [], (grid.shape[2], grid.shape[1])
 
 
 def _unnamed(opened: Any, kind: str) -> list[Problem]:

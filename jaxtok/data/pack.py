@@ -143,12 +143,17 @@ def _write_shards(source: sources.Source, positions: list[int], target: epath.Pa
     written = []
     for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
         name = f"shard-{number:05d}-of-{len(bounds) - 1:05d}.array_record"
-        with _writable(target / name) as path:
-            _write_shard(path, (source.record(position).to_bytes() for position in positions[start:stop]))
-            data = pathlib.Path(path).read_bytes()
-        sha = hashlib.sha256(data).hexdigest()
-        written.append({"file": name, "records": stop - start, "bytes": len(data), "sha256": sha})
+        items = (source.record(position).to_bytes() for position in positions[start:stop])
+        written.append({"file": name, "records": stop - start, **write_shard(target / name, items)})
     return written
+
+
+def write_shard(path: epath.Path, items: Iterator[bytes]) -> dict[str, Any]:
+    """Writes records as one shard, local or remote; its ``bytes`` and ``sha256``, as a manifest states them."""
+    with _writable(path) as local:
+        _write_shard(local, items)
+        data = pathlib.Path(local).read_bytes()
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ A data config (defaults in ``DEFAULTS``; ``source`` and ``examples`` are needed)
          examples=dict(target="jaxtok.data.speech:Utterances"),
          languages=(),                                       # only these in training; () for all
          evaluation=dict(languages=(), words=1, seconds=0.0),  # what of a held-out split is evaluated
-         # of images instead: groups=(), styles=(), evaluation=dict(groups=(), styles=())
+         # of images and their tokens instead: groups=(), styles=(), evaluation=dict(groups=(), styles=())
          window=16,                                          # batches that are sorted by length together
          workers=0,                                          # decoding processes; 0 decodes in a thread
          prefetch=2,                                         # batches decoded ahead
@@ -29,7 +29,7 @@ import numpy as np
 from absl import logging
 
 from jaxtok.build import build
-from jaxtok.data import image_records, records, sources
+from jaxtok.data import image_records, records, sources, token_records
 from jaxtok.data.schedule import Bucket, Row, Rows, Schedule
 from jaxtok.data.sources import CorruptRecord
 
@@ -40,7 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "prefetch": 2,
     "max_corrupt": 0.01,
 }
-_INDICES: tuple[type[records.Columns], ...] = (records.Index, image_records.Index)
+_INDICES: tuple[type[records.Columns], ...] = (records.Index, image_records.Index, token_records.Index)
 _EVALUATION_ORDER = 20260101  # the fixed seed that orders a split, so that `limit` takes a mixture
 
 

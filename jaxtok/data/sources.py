@@ -1,8 +1,9 @@
-"""Where data come from, by string: ``samples:speech``, ``folder:/path``, ``arrayrecord:/path``, ``tfds:name``.
+"""Where data come from, by string: ``samples:speech``, ``folder:/path``, ``arrayrecord:/path``, ``tokens:/path``,
+``tfds:name``.
 
-A source holds speech or images; what a folder holds is found by the suffixes of its files, what a set holds by its
-index. A source has an ``index`` (columns; planning decodes nothing) and gives the record at a position. It pickles, so
-that worker processes can open it again.
+A source holds speech, images or tokens; what a folder holds is found by the suffixes of its files, what a set holds by
+its index. A source has an ``index`` (columns; planning decodes nothing) and gives the record at a position. It pickles,
+so that worker processes can open it again.
 """
 
 import csv
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from etils import epath
 
-from jaxtok.data import image_records, picture, records, splits
+from jaxtok.data import image_records, picture, records, splits, token_records
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au")
 
@@ -50,14 +51,15 @@ def open_source(source: str) -> Source:
         return PackedSource(_samples(rest), name=source)
     if kind == "folder" and rest:
         return open_folder(rest, name=source)
-    if kind == "arrayrecord" and rest:
+    if kind in ("arrayrecord", "tokens") and rest:
         return PackedSource(rest, name=source)
     if kind == "tfds" and rest:
         from jaxtok.data.tfds import open_set
 
         return open_set(rest, name=source)
     raise ValueError(
-        f"data source {source!r}: expected samples:NAME, folder:/path, arrayrecord:/path or tfds:name[/config]"
+        f"data source {source!r}: expected samples:NAME, folder:/path, arrayrecord:/path, tokens:/path or "
+        "tfds:name[/config]"
     )
 
 
@@ -74,23 +76,26 @@ def _samples(name: str) -> str:
 
 
 class PackedSource:
-    """A folder that ``jaxtok data pack`` wrote: shards, index.tsv, manifest.json."""
+    """A folder that ``jaxtok data pack`` or ``jaxtok encode`` wrote: shards, index.tsv, manifest.json."""
 
     def __init__(self, path: str, *, name: str = ""):
         self.path, self.name = os.fspath(path), name or f"arrayrecord:{path}"
         folder = epath.Path(path)
+        maker = "jaxtok encode" if self.name.startswith("tokens:") else "jaxtok data pack"
         if not folder.is_dir():
-            raise ValueError(f"{self.name}: no such folder, expected the output of jaxtok data pack")
+            raise ValueError(f"{self.name}: no such folder, expected the output of {maker}")
         if not (folder / "manifest.json").exists():
-            raise ValueError(f"{self.name}: no manifest.json, so the set is not whole; run jaxtok data pack again")
+            raise ValueError(f"{self.name}: no manifest.json, so the set is not whole; run {maker} again")
         self.manifest = json.loads((folder / "manifest.json").read_text())
         text = (folder / "index.tsv").read_text()
         if records.digest(text.encode()) != self.manifest["index"]["digest"]:
             raise ValueError(f"{self.name}: index.tsv differs from the digest in manifest.json; the set is damaged")
-        kinds: tuple[type[records.Columns], ...] = (records.Index, image_records.Index)
+        kinds: tuple[type[records.Columns], ...] = (records.Index, image_records.Index, token_records.Index)
         header = text.partition("\n")[0].split("\t")[1:]
         kind = next((kind for kind in kinds if list(kind.columns) == header), records.Index)
         self.index: Any = kind.from_tsv(text, f"{self.name}/index.tsv")
+        if isinstance(self.index, token_records.Index):
+            self.index.tokens = self.manifest["tokens"]
         self._paths = [str(folder / shard["file"]) for shard in self.manifest["shards"]]
         for path_, shard in zip(self._paths, self.manifest["shards"]):
             size = epath.Path(path_).stat().length if epath.Path(path_).exists() else -1

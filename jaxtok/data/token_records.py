@@ -1,7 +1,7 @@
 """Records of images as tokens: a grid of codes or latents with the image's class and style, and their index."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -93,6 +93,9 @@ class Index(image_records.Index):
     line = Row
     columns = ("file", "split", "group", "style", "item", "digest")
     tokens: Mapping[str, Any] = {}
+
+    def __init__(self, rows: Iterable[Any]):
+        super().__init__(rows)
 
     def row(self, position: int) -> Any:
         """The line at a position."""

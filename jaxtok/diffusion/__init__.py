@@ -1,1 +1,4 @@
-"""Paths, predictions, times, samplers and guidance, as functions; no flax, no network."""
+"""Paths, predictions, times, samplers, guidance, objectives, likelihoods, consistency, and discrete diffusion.
+
+Functions; no flax, no network.
+"""

@@ -6,7 +6,7 @@
 import dataclasses
 import functools
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,11 @@ class Linear:
         """(da/dt, ds/dt) at times t."""
         return -jnp.ones_like(t), jnp.full_like(t, 1.0 - self.floor)
 
+    def time(self, log_snr: jax.Array) -> jax.Array:
+        """The time at which log(a^2/s^2) has a value."""
+        ratio = jnp.exp(-jnp.asarray(log_snr) / 2)
+        return (ratio - self.floor) / (ratio + 1.0 - self.floor)
+
 
 @dataclasses.dataclass(frozen=True)
 class Cosine:
@@ -55,6 +60,10 @@ class Cosine:
     def derivatives(self, t: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(da/dt, ds/dt) at times t."""
         return -math.pi / 2 * jnp.sin(math.pi / 2 * t), math.pi / 2 * jnp.cos(math.pi / 2 * t)
+
+    def time(self, log_snr: jax.Array) -> jax.Array:
+        """The time at which log(a^2/s^2) has a value."""
+        return 2 / math.pi * jnp.arctan(jnp.exp(-jnp.asarray(log_snr) / 2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +92,12 @@ class VariancePreserving:
     def _log(self, t: jax.Array) -> jax.Array:
         return -t * t * (self.high - self.low) / 4 - t * self.low / 2
 
+    def time(self, log_snr: jax.Array) -> jax.Array:
+        """The time at which log(a^2/s^2) has a value."""
+        decay = jax.nn.softplus(-jnp.asarray(log_snr)) / 2  # -log a, quadratic in t
+        slope = self.high - self.low
+        return 2 * decay / (self.low / 2 + jnp.sqrt(self.low**2 / 4 + slope * decay))
+
 
 @dataclasses.dataclass(frozen=True)
 class Sigma:
@@ -96,6 +111,10 @@ class Sigma:
         """(0, 1)."""
         return jnp.zeros_like(t), jnp.ones_like(t)
 
+    def time(self, log_snr: jax.Array) -> jax.Array:
+        """The noise level at which log(1/s^2) has a value."""
+        return jnp.exp(-jnp.asarray(log_snr) / 2)
+
 
 @dataclasses.dataclass(frozen=True)
 class Discrete:
@@ -108,6 +127,11 @@ class Discrete:
     """
 
     betas: tuple[float, ...]
+
+    def __post_init__(self):
+        low, high = min(self.betas, default=0.0), max(self.betas, default=0.0)
+        if not (low > 0.0 and high <= 1.0):
+            raise ValueError(f"betas must lie in (0, 1], found {len(self.betas)} from {low} to {high}")
 
     @functools.cached_property
     def alpha_bar(self) -> np.ndarray:
@@ -139,6 +163,12 @@ def sqrt_linear_betas(count: int = 1000, low: float = 0.00085, high: float = 0.0
 def cosine_betas(count: int = 1000, most: float = 0.999) -> tuple[float, ...]:
     """ab(u) = cos^2(((u + 0.008)/1.008) pi/2) (Nichol and Dhariwal, arXiv 2102.09672), each beta at most ``most``."""
     level = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2) ** 2
+    return tuple(np.minimum(1 - level[1:] / level[:-1], most).tolist())
+
+
+def sqrt_betas(count: int = 2000, most: float = 0.999) -> tuple[float, ...]:
+    """ab(u) = 1 - sqrt(u + 1e-4), each beta at most ``most``: for embedded text (Diffusion-LM, arXiv 2205.14217)."""
+    level = 1 - np.sqrt(np.arange(count + 1) / count + 1e-4)
     return tuple(np.minimum(1 - level[1:] / level[:-1], most).tolist())
 
 
@@ -192,3 +222,53 @@ def log_snr(path: Path, t: jax.Array) -> jax.Array:
     """log(a^2/s^2), infinite where a or s is 0."""
     a, s = path.coefficients(t)
     return 2 * (jnp.log(a) - jnp.log(s))
+
+
+def log_snr_slope(path: Path, t: jax.Array) -> jax.Array:
+    """d log(a^2/s^2)/dt = -2 (a s' - a' s)/(a s), at most 0."""
+    (a, s), (da, ds) = path.coefficients(t), path.derivatives(t)
+    return -2 * (a * ds - da * s) / (a * s)
+
+
+def log_snr_grid(path: Any, steps: int, *, low: float, high: float) -> jax.Array:
+    """Times at even steps of log(a^2/s^2) from ``low`` (noise) to ``high``: float32 [steps + 1].
+
+    Args:
+      path: a continuous one, with ``time``.
+      steps: of the grid.
+      low: log-SNR of the first time.
+      high: of the last.
+    """
+    if steps < 1:
+        raise ValueError(f"sampling needs at least 1 step, found {steps}")
+    return path.time(jnp.linspace(low, high, steps + 1))
+
+
+def shrinkage(path: Path, now: jax.Array, then: jax.Array) -> jax.Array:
+    """e^-h = (s_then/a_then)/(s/a) of a step towards data, in [0, 1]; h is the step of log(a/s)."""
+    (a, s), (a_then, s_then) = path.coefficients(now), path.coefficients(then)
+    below = s * a_then
+    return jnp.minimum(jnp.where(below > 0, a * s_then / jnp.where(below > 0, below, 1.0), 0.0), 1.0)
+
+
+def posterior(path: Path, data: jax.Array, x_t: jax.Array, now: jax.Array, then: jax.Array) -> tuple[Any, Any]:
+    """Mean and variance of the state at ``then``, given data and the state at ``now`` (Ho et al., arXiv 2006.11239).
+
+    Of the process whose noise accumulates: a_then data + s_then e^-h noise, and s_then^2 (1 - e^-2h).
+
+    Args:
+      path: any with ``coefficients``.
+      data: [B, ...].
+      x_t: the state at ``now``, [B, ...].
+      now: times that broadcast against x_t.
+      then: likewise, nearer to data.
+    """
+    (a, s), (a_then, s_then) = path.coefficients(now), path.coefficients(then)
+    shrink = shrinkage(path, now, then)
+    return a_then * data + s_then * shrink / s * (x_t - a * data), s_then**2 * (1 - shrink**2)
+
+
+def forward_variance(path: Path, now: jax.Array, then: jax.Array) -> jax.Array:
+    """Variance of what the process adds from ``then`` to ``now``, s^2 (1 - e^-2h): beta, of neighbours in a table."""
+    _, s = path.coefficients(now)
+    return s**2 * (1 - shrinkage(path, now, then) ** 2)

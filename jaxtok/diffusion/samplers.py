@@ -2,28 +2,45 @@
 
 Grids run from noise to data. A ``Velocity`` gives dx/dt, an ``Estimator`` the estimates (data, noise) of a state; see
 :mod:`jaxtok.diffusion.predictions`. States are float32 across steps. Stochastic samplers take one key per example, so
-that a sample does not depend on its neighbours.
+that a sample does not depend on its neighbours. What holds for all of them (times per example or per token, padded
+grids, ``on_step``) is written in :mod:`jaxtok.diffusion.steps`. Here are the deterministic ones and their stochastic
+forms; the others live in :mod:`jaxtok.diffusion.stochastic` and can be had from here too.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxtok.diffusion.paths import Path
+from jaxtok.diffusion.paths import Path, expand, shrinkage
+from jaxtok.diffusion.steps import (
+    Estimator,
+    OnStep,
+    Velocity,
+    clamp,
+    count_of,
+    fresh,
+    real_grid,
+    straight,
+    walk,
+)
+from jaxtok.diffusion.stochastic import ancestral, churned_heun, consistency, euler_maruyama
 
-Velocity = Callable[..., jax.Array]  # (x, t) -> dx/dt
-Estimator = Callable[..., tuple[jax.Array, jax.Array]]  # (x, t) -> (data, noise)
+__all__ = [
+    "Estimator", "OnStep", "Velocity", "adams_bashforth", "ancestral", "churned_heun", "clamp", "consistency", "ddim",
+    "dpm_solver", "euler", "euler_maruyama", "heun", "network_times", "runge_kutta",
+]  # fmt: skip
 
 
 def euler(
     velocity: Velocity,
     start: jax.Array,
-    times: jax.Array,
+    times: jax.Array | np.ndarray,
     *,
     per_step: Any = None,
     middle: bool = False,
+    on_step: OnStep | None = None,
 ) -> jax.Array:
     """The explicit Euler method for dx/dt = velocity(x, t).
 
@@ -33,29 +50,35 @@ def euler(
       times: [N + 1], from noise (1) to data (0).
       per_step: pytree of arrays [N, ...]: what the velocity needs at each step and does not depend on the state.
       middle: show the network the middle of each step instead of its beginning (TaDiCodec); the chain stays Euler's.
+      on_step: ``(number, x, data) -> x`` after each step; data is x - t v.
 
     Returns:
       The state at times[-1], float32 [B, ...].
     """
-    times = _grid(times)
 
-    def step(x, inputs):
-        now, change, extra = inputs
-        v = velocity(x, now) if per_step is None else velocity(x, now, extra)
-        return x + change * v.astype(jnp.float32), None
+    def step(x, state, at):
+        shown = (at.now + at.then) / 2 if middle else at.now
+        v = velocity(x, shown) if per_step is None else velocity(x, shown, at.extra)
+        v = v.astype(jnp.float32)
+        return x + (at.there - at.here) * v, straight(x, v, at.here), state
 
-    shown = network_times(times, middle=middle)
-    final, _ = jax.lax.scan(step, start.astype(jnp.float32), (shown, jnp.diff(times), per_step))
-    return final
+    return walk(step, start, real_grid(times), per_step=per_step, on_step=on_step)
 
 
-def network_times(times: jax.Array, *, middle: bool = False) -> jax.Array:
+def network_times(times: jax.Array | np.ndarray, *, middle: bool = False) -> jax.Array:
     """The times [N] at which :func:`euler` calls the velocity on a grid [N + 1]."""
     times = jnp.asarray(times, jnp.float32)
     return (times[:-1] + times[1:]) / 2 if middle else times[:-1]
 
 
-def heun(velocity: Velocity, start: jax.Array, times: jax.Array, *, last_euler: bool = False) -> jax.Array:
+def heun(
+    velocity: Velocity,
+    start: jax.Array,
+    times: jax.Array | np.ndarray,
+    *,
+    last_euler: bool = False,
+    on_step: OnStep | None = None,
+) -> jax.Array:
     """Heun's second-order method: the mean of the velocities at both ends of a step.
 
     Args:
@@ -63,51 +86,87 @@ def heun(velocity: Velocity, start: jax.Array, times: jax.Array, *, last_euler: 
       start: the state at times[0], [B, ...].
       times: [N + 1].
       last_euler: one Euler step at the end, where the velocity at times[-1] is singular (EDM).
+      on_step: ``(number, x, data) -> x`` after each step; data is x - t v at its beginning.
 
     Returns:
       The state at times[-1], float32 [B, ...], after 2 N (or 2 N - 1) calls.
     """
-    times = _grid(times)
 
-    def step(x, ends):
-        now, then = ends
-        first = velocity(x, now).astype(jnp.float32)
-        second = velocity(x + (then - now) * first, then).astype(jnp.float32)
-        return x + (then - now) * (first + second) / 2, None
+    def step(x, state, at):
+        change = at.there - at.here
+        first = velocity(x, at.now).astype(jnp.float32)
 
-    pairs = times[:-1], times[1:]
-    if not last_euler:
-        return jax.lax.scan(step, start.astype(jnp.float32), pairs)[0]
-    x, _ = jax.lax.scan(step, start.astype(jnp.float32), jax.tree.map(lambda t: t[:-1], pairs))
-    return x + (times[-1] - times[-2]) * velocity(x, times[-2]).astype(jnp.float32)
+        def at_the_end():
+            return velocity(x + change * first, at.then).astype(jnp.float32)
+
+        if last_euler:
+            second = jax.lax.cond(jnp.all(at.last), lambda: first, at_the_end)
+            second = jnp.where(at.last, first, second)
+        else:
+            second = at_the_end()
+        return x + change * (first + second) / 2, straight(x, first, at.here), state
+
+    return walk(step, start, real_grid(times), on_step=on_step)
 
 
-def adams_bashforth(velocity: Velocity, start: jax.Array, times: jax.Array) -> jax.Array:
+def runge_kutta(
+    velocity: Velocity, start: jax.Array, times: jax.Array | np.ndarray, *, on_step: OnStep | None = None
+) -> jax.Array:
+    """The classical method of fourth order, four calls per step: for likelihoods and reference solutions.
+
+    Args:
+      velocity: ``velocity(x, t)``, finite at both ends of the grid.
+      start: the state at times[0], [B, ...].
+      times: [N + 1], in either direction.
+      on_step: ``(number, x, data) -> x`` after each step; data is x - t v at its beginning.
+    """
+
+    def step(x, state, at):
+        change, middle = at.there - at.here, (at.now + at.then) / 2
+        first = velocity(x, at.now).astype(jnp.float32)
+        second = velocity(x + change / 2 * first, middle).astype(jnp.float32)
+        third = velocity(x + change / 2 * second, middle).astype(jnp.float32)
+        fourth = velocity(x + change * third, at.then).astype(jnp.float32)
+        mean = (first + 2 * second + 2 * third + fourth) / 6
+        return x + change * mean, straight(x, first, at.here), state
+
+    return walk(step, start, real_grid(times), on_step=on_step)
+
+
+def adams_bashforth(
+    velocity: Velocity, start: jax.Array, times: jax.Array | np.ndarray, *, on_step: OnStep | None = None
+) -> jax.Array:
     """The two-step Adams-Bashforth method (AB2), its first step Euler's; one call per step, second order.
 
     Args:
       velocity: ``velocity(x, t)``.
       start: the state at times[0], [B, ...].
       times: [N + 1]; steps may differ.
+      on_step: ``(number, x, data) -> x`` after each step; data is x - t v.
     """
-    times = _grid(times)
-    changes = jnp.diff(times)
+    times = real_grid(times)
 
-    def step(carry, inputs):
-        x, before = carry
-        now, change, earlier = inputs
-        v = velocity(x, now).astype(jnp.float32)
+    def step(x, state, at):
+        before, earlier = state
+        change = at.there - at.here
+        v = velocity(x, at.now).astype(jnp.float32)
         ratio = jnp.where(earlier == 0, 0.0, change / jnp.where(earlier == 0, 1.0, earlier)) / 2
-        return (x + change * ((1 + ratio) * v - ratio * before), v), None
+        x_then = x + change * ((1 + ratio) * v - ratio * before)
+        return x_then, straight(x, v, at.here), (v, change)
 
-    x = start.astype(jnp.float32)
-    earlier = jnp.concatenate([jnp.zeros(1), changes[:-1]])
-    (x, _), _ = jax.lax.scan(step, (x, jnp.zeros_like(x)), (times[:-1], changes, earlier))
-    return x
+    state = jnp.zeros(start.shape), jnp.zeros(_shape(times, start))
+    return walk(step, start, times, state=state, on_step=on_step)
 
 
 def ddim(
-    estimate: Estimator, start: jax.Array, times: jax.Array, path: Path, *, eta: float = 0.0, keys: Any = None
+    estimate: Estimator,
+    start: jax.Array,
+    times: jax.Array | np.ndarray,
+    path: Path,
+    *,
+    eta: float = 0.0,
+    keys: Any = None,
+    on_step: OnStep | None = None,
 ) -> jax.Array:
     """x_s = a_s data + s_s noise (Song et al., arXiv 2010.02502); on the linear path this is Euler's method.
 
@@ -116,38 +175,41 @@ def ddim(
       start: the state at times[0], [B, ...].
       times: [N + 1], in the path's clock.
       path: gives a and s.
-      eta: share of fresh noise; 1 is ancestral sampling. Of paths with a^2 + s^2 = 1.
+      eta: share of fresh noise, sigma = eta s_s sqrt(1 - e^-2h) with h the step of log(a/s); 1 is ancestral sampling.
       keys: [B], needed where eta is not 0.
+      on_step: ``(number, x, data) -> x`` after each step.
     """
     if eta and keys is None:
         raise ValueError("ddim: eta needs keys, one per example")
 
-    def step(x, inputs):
-        now, then, number = inputs
-        data, noise = estimate(x, now)
-        (a, s), (a_then, s_then) = path.coefficients(now), path.coefficients(then)
+    def step(x, state, at):
+        data, noise = estimate(x, at.now)
+        a_then, s_then = path.coefficients(at.there)
         if not eta:
-            return a_then * data + s_then * noise, None
-        fresh = eta * s_then / s * jnp.sqrt(jnp.maximum(1 - (a / a_then) ** 2, 0.0))
-        kept = jnp.sqrt(jnp.maximum(s_then**2 - fresh**2, 0.0))
-        return a_then * data + kept * noise + fresh * _fresh(keys, number, x), None
+            return a_then * data + s_then * noise, data, state
+        new = eta * s_then * jnp.sqrt(1 - shrinkage(path, at.here, at.there) ** 2)
+        kept = jnp.sqrt(jnp.maximum(s_then**2 - new**2, 0.0))
+        return a_then * data + kept * noise + new * fresh(keys, at.number, x), data, state
 
-    return _scan(step, start, times)
+    return walk(step, start, times, on_step=on_step)
 
 
 def dpm_solver(
     estimate: Estimator,
     start: jax.Array,
-    times: jax.Array,
+    times: jax.Array | np.ndarray,
     path: Path,
     *,
     order: int = 2,
     last_first: bool | None = None,
+    keys: Any = None,
+    on_step: OnStep | None = None,
 ) -> jax.Array:
     """DPM-Solver++ of the data estimate, multistep (Lu et al., arXiv 2211.01095); order 1 is DDIM.
 
     With h = lambda_then - lambda_now and lambda = log(a/s): x_then = (s_then/s) x - a_then (e^-h - 1) D, where D is the
-    data estimate, extrapolated from the last two in order 2.
+    data estimate, extrapolated from the last two in order 2. With keys, SDE-DPM-Solver++: x_then = (s_then/s) e^-h x +
+    a_then (1 - e^-2h) D + s_then sqrt(1 - e^-2h) z, whose order 1 is DDIM of eta 1.
 
     Args:
       estimate: (x, t) -> (data, noise).
@@ -156,143 +218,39 @@ def dpm_solver(
       path: gives a and s.
       order: 1 or 2.
       last_first: whether the last step is of order 1; None: below 15 steps. It is wherever s ends at 0.
+      keys: [B] for the stochastic form, None for the deterministic one.
+      on_step: ``(number, x, data) -> x`` after each step.
     """
     if order not in (1, 2):
         raise ValueError(f"dpm_solver: order must be 1 or 2, found {order}")
-    times = jnp.asarray(times)
-    steps = len(times) - 1
-    last_first = steps < 15 if last_first is None else last_first
+    grid = jnp.asarray(times)
+    last_low = count_of(grid) < 15 if last_first is None else last_first
 
-    def step(carry, inputs):
-        x, before, lambda_before = carry
-        now, then, number = inputs
-        data, noise = estimate(x, now)
-        (a, s), (a_then, s_then) = path.coefficients(now), path.coefficients(then)
+    def step(x, state, at):
+        before, lambda_before = state
+        data, noise = estimate(x, at.now)
+        (a, s), (a_then, s_then) = path.coefficients(at.here), path.coefficients(at.there)
         here, there = _log_ratio(a, s), _log_ratio(a_then, s_then)
-        use = (order == 2) & (number > 0) & jnp.isfinite(lambda_before) & jnp.isfinite(there)
-        use &= ~((number == steps - 1) & last_first)
+        use = (order == 2) & jnp.isfinite(lambda_before) & jnp.isfinite(there) & ~(at.last & last_low)
         ratio = jnp.where(use, (there - here) / jnp.where(use, here - lambda_before, 1.0), 0.0) / 2
         steeper = data + ratio * (data - before)
         # (s_then/s) x = a (s_then/s) data + s_then noise: written so that a = 0, at pure noise, is no special case.
-        weight = a_then - jnp.where(s > 0, a * s_then / jnp.where(s > 0, s, 1.0), a_then)
-        x = a_then * data + s_then * noise + weight * (steeper - data)
-        return (x, data, here), None
+        shrink = shrinkage(path, at.here, at.there)
+        if keys is None:
+            x = a_then * data + s_then * noise + a_then * (1 - shrink) * (steeper - data)
+        else:
+            new = 1 - shrink**2
+            x = a_then * data + s_then * shrink * noise + a_then * new * (steeper - data)
+            x = x + s_then * jnp.sqrt(new) * fresh(keys, at.number, x)
+        return x, data, (data, jnp.broadcast_to(here, lambda_before.shape))
 
-    x = start.astype(jnp.float32)
-    inputs = times[:-1], times[1:], jnp.arange(steps)
-    (x, _, _), _ = jax.lax.scan(step, (x, jnp.zeros_like(x), jnp.asarray(jnp.inf)), inputs)
-    return x
-
-
-def euler_maruyama(
-    velocity: Velocity,
-    score: Velocity,
-    start: jax.Array,
-    times: jax.Array,
-    keys: jax.Array,
-    *,
-    diffusion: Callable[[jax.Array], jax.Array] = lambda t: 2 * t,
-) -> jax.Array:
-    """dx = (v - g^2/2 score) dt + g dW backwards in time, the last step without noise (SiT, arXiv 2401.08740).
-
-    Args:
-      velocity: ``velocity(x, t)``.
-      score: ``score(x, t)``.
-      start: the state at times[0], [B, ...].
-      times: [N + 1] from 1 to 0; SiT ends with a larger step, from 0.04 to 0.
-      keys: [B].
-      diffusion: g^2 by time; 2 t is SiT's "sigma" and REPA's.
-    """
-    times = _grid(times)
-
-    def drift(x, t):
-        return velocity(x, t).astype(jnp.float32) - diffusion(t) / 2 * score(x, t).astype(jnp.float32)
-
-    def step(x, inputs):
-        now, then, number = inputs
-        noise = jnp.sqrt(diffusion(now) * (now - then)) * _fresh(keys, number, x)
-        return x + (then - now) * drift(x, now) + noise, None
-
-    inputs = times[:-2], times[1:-1], jnp.arange(len(times) - 2)
-    x, _ = jax.lax.scan(step, start.astype(jnp.float32), inputs)
-    return x + (times[-1] - times[-2]) * drift(x, times[-2])
+    state = jnp.zeros(start.shape), jnp.full(_shape(grid, start), jnp.inf)
+    return walk(step, start, times, state=state, on_step=on_step)
 
 
-def ancestral(
-    estimate: Callable[..., Any], start: jax.Array, indices: jax.Array, path: Any, keys: jax.Array
-) -> jax.Array:
-    """DDPM's ancestral sampling on a table, respaced to ``indices`` (Ho et al., arXiv 2006.11239; arXiv 2102.09672).
-
-    Args:
-      estimate: (x, k) -> (data, noise), or (data, noise, u) with u in [0, 1] (it may stray) between the posterior's
-        log variance (0) and log beta (1). Without u the variance is the posterior's. k is the original index.
-      start: unit noise [B, ...].
-      indices: descending, int [N]; the state after the last is data.
-      path: a ``Discrete``.
-      keys: [B].
-    """
-    before = jnp.concatenate([jnp.asarray(indices)[1:], jnp.asarray([-1])])
-
-    def step(x, inputs):
-        now, then, number = inputs
-        data, _, *between = estimate(x, now)
-        (a, s), (a_then, s_then) = path.coefficients(now), path.coefficients(then)
-        alpha = (a / a_then) ** 2
-        beta = 1 - alpha
-        mean = (a_then * beta * data + jnp.sqrt(alpha) * s_then**2 * x) / s**2
-        variance = beta * s_then**2 / s**2
-        if between:
-            # The posterior of the last step has no variance; DDPM's code cuts it to the one before.
-            log_low = jnp.log(jnp.maximum(variance, 1e-20))
-            variance = jnp.exp(between[0] * jnp.log(beta) + (1 - between[0]) * log_low)
-        noise = jnp.where(then >= 0, jnp.sqrt(variance), 0.0) * _fresh(keys, number, x)
-        return mean + noise, None
-
-    inputs = jnp.asarray(indices), before, jnp.arange(len(indices))
-    return jax.lax.scan(step, start.astype(jnp.float32), inputs)[0]
-
-
-def consistency(function: Velocity, start: jax.Array, indices: jax.Array, path: Path, keys: jax.Array) -> jax.Array:
-    """Multistep consistency sampling: data estimate, fresh noise to the next level, and again (arXiv 2310.04378).
-
-    Args:
-      function: (x, k) -> data.
-      start: the state at indices[0], [B, ...].
-      indices: descending, [N]; N calls.
-      path: gives a and s at the indices.
-      keys: [B].
-    """
-
-    def step(x, inputs):
-        now, then, number = inputs
-        a, s = path.coefficients(then)
-        return a * function(x, now) + s * _fresh(keys, number, x), None
-
-    indices = jnp.asarray(indices)
-    inputs = indices[:-1], indices[1:], jnp.arange(len(indices) - 1)
-    x, _ = jax.lax.scan(step, start.astype(jnp.float32), inputs)
-    return function(x, indices[-1])
-
-
-def _grid(times: jax.Array) -> jax.Array:
-    times = jnp.asarray(times, jnp.float32)
-    if times.ndim != 1 or len(times) < 2:
-        raise ValueError(f"sampling needs a grid of at least 2 times, found shape {times.shape}")
-    return times
-
-
-def _scan(step: Callable, start: jax.Array, times: jax.Array) -> jax.Array:
-    """Runs ``step(x, (now, then, number))`` along a grid in any clock."""
-    times = jnp.asarray(times)
-    if times.ndim != 1 or len(times) < 2:
-        raise ValueError(f"sampling needs a grid of at least 2 times, found shape {times.shape}")
-    inputs = times[:-1], times[1:], jnp.arange(len(times) - 1)
-    return jax.lax.scan(step, start.astype(jnp.float32), inputs)[0]
-
-
-def _fresh(keys: jax.Array, number: jax.Array, x: jax.Array) -> jax.Array:
-    """Unit noise of step ``number`` in the shape of x [B, ...], from one key per example."""
-    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x.shape[1:]))(keys)
+def _shape(times: Any, start: jax.Array) -> tuple[int, ...]:
+    """Of a time that broadcasts against the state."""
+    return expand(jnp.asarray(times)[0], start.ndim).shape
 
 
 def _log_ratio(a: jax.Array, s: jax.Array) -> jax.Array:

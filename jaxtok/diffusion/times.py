@@ -1,15 +1,76 @@
 """Time grids for sampling and time draws for training; t = 0 is data, t = 1 is noise."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def uniform_grid(steps: int) -> np.ndarray:
-    """``steps`` equal steps from noise to data: float32 [steps + 1], from 1 to 0."""
+def uniform_grid(steps: int, *, last: float = 0.0) -> np.ndarray:
+    """``steps`` equal steps from noise to data: float32 [steps + 1], from 1 to 0.
+
+    Args:
+      steps: of the grid; SiT and LightningDiT's "250 steps" are 249.
+      last: above 0, the last step goes from there to 0, and the others are even (0.04 in SiT's stochastic sampler).
+    """
     if steps < 1:
         raise ValueError(f"sampling needs at least 1 step, found {steps}")
+    if last:
+        return np.append(np.linspace(1.0, last, steps), 0.0).astype(np.float32)
     return np.linspace(1.0, 0.0, steps + 1).astype(np.float32)
+
+
+def flow_match_grid(steps: int, amount: float = 1.0, *, count: int = 1000) -> np.ndarray:
+    """diffusers' default flow-matching grid: from the shifted ends of a table of ``count``, even, then shifted again.
+
+    Callers that pass even sigmas from 1 to 1/steps have the grid ``shift(uniform_grid(steps), amount)``; released
+    pipelines do either.
+
+    Args:
+      steps: of the grid.
+      amount: of the shift.
+      count: the table's levels.
+
+    Returns:
+      float32 [steps + 1], ending at 0.
+    """
+    if steps < 1:
+        raise ValueError(f"sampling needs at least 1 step, found {steps}")
+    return np.append(shift(np.linspace(1.0, shift(1 / count, amount), steps), amount), 0.0).astype(np.float32)
+
+
+def stretch(times: np.ndarray, last: float) -> np.ndarray:
+    """A grid that ends at 0, with the time before it moved to ``last``: 1 - (1 - t)(1 - last)/(1 - t_before) (LTX)."""
+    times = np.asarray(times)
+    moved = 1 - (1 - times[:-1]) * (1 - last) / (1 - times[-2])
+    return np.append(moved, times[-1]).astype(times.dtype)
+
+
+def padded_grid(
+    steps: jax.Array | int, most: int, make: Callable[[int], np.ndarray] = uniform_grid, *, least: int = 1
+) -> jax.Array:
+    """The grid of a number of steps that is known only when the program runs; its last time is repeated.
+
+    Samplers take the repeats at no cost, so a jitted program serves all counts up to ``most``.
+
+    Args:
+      steps: int32 [], may be traced; a traced one is cut to [least, most].
+      most: the greatest number.
+      make: from a number of steps to its grid, on the host; also :func:`indices` and the like.
+      least: the smallest number that ``make`` takes.
+
+    Returns:
+      As long as ``make(most)``.
+    """
+    if not 1 <= least <= most:
+        raise ValueError(f"expected 1 <= least <= most, found least {least} and most {most}")
+    if isinstance(steps, int | np.integer) and not least <= steps <= most:
+        raise ValueError(f"expected {least} to {most} steps, found {steps}")
+    grids = [np.asarray(make(n)) for n in range(least, most + 1)]
+    table = np.stack([np.pad(grid, (0, len(grids[-1]) - len(grid)), mode="edge") for grid in grids])
+    return jnp.asarray(table)[jnp.clip(steps - least, 0, most - least)]
 
 
 def uniform(keys: jax.Array, *, low: float = 0.0, high: float = 1.0) -> jax.Array:
@@ -43,7 +104,7 @@ def log_normal_sigma(keys: jax.Array, *, mean: float = -1.2, deviation: float = 
     return jnp.exp(mean + deviation * jax.vmap(jax.random.normal)(keys))
 
 
-def shift(t: jax.Array | np.ndarray, amount: float) -> jax.Array | np.ndarray:
+def shift(t: Any, amount: float) -> Any:
     """amount t/(amount t + 1 - t): above 1 towards noise. Shifts by p, then q, are one by p q; the inverse is 1/q.
 
     On the linear path this multiplies s/a by ``amount``. In data-time, as LightningDiT writes it, the amount is 1/q.
@@ -59,6 +120,11 @@ def shift_of_tokens(
     """Flux's shift exp(mu), with mu linear in the number of image tokens between two (tokens, mu) points."""
     slope = (high[1] - low[1]) / (high[0] - low[0])
     return float(np.exp(low[1] + slope * (tokens - low[0])))
+
+
+def shift_of_size(size: int, *, base: int = 4096) -> float:
+    """sqrt(size/base) for latents of ``size`` = channels times positions (RAE, arXiv 2510.11690)."""
+    return float(np.sqrt(size / base))
 
 
 def karras_sigmas(steps: int, *, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> np.ndarray:

@@ -4,10 +4,12 @@ Shapes are [B, T, N, H] for queries, [B, S, N or fewer, H] for keys and values, 
 [B, N, T, S], for the mask (True = may be looked at). The softmax is in float32 in all of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Attention = Callable[[jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array]
 
@@ -49,6 +51,104 @@ def cudnn(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | 
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
 
 
+def splash(
+    mesh: Any = None, *, batch: Sequence[str] = ("data", "fsdp"), heads: str = "tensor", block: int = 512,
+    interpret: bool = False,
+) -> Attention:  # fmt: skip
+    """Makes the TPU's splash attention, which never holds the [T, S] weights; to be made once, with the mesh.
+
+    Sequences are padded to whole blocks and heads to a multiple of 128 channels. A mask may be a padding mask of the
+    keys, [B, 1, 1, S], or an array of numpy [T, S] or [1, 1, T, S], which is compiled in; a query that may look nowhere
+    gets an arbitrary output.
+
+    Args:
+      mesh: of ``jax.sharding``; None for one device.
+      batch: its axes over which the batch is divided.
+      heads: its axis over which the heads are divided.
+      block: positions per block, a multiple of 128.
+      interpret: run by the interpreter, on any device, for tests.
+
+    Raises:
+      ValueError: for another block size, and, when called, for another kind of mask.
+    """
+    if block < 128 or block % 128:
+        raise ValueError(f"block: expected a multiple of 128, found {block}")
+
+    def attend(
+        query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | np.ndarray | None = None
+    ) -> jax.Array:
+        static, real = _splash_mask(mask, query.shape[1], (len(key), key.shape[1]))
+        if mesh is None:
+            return _splash(query, key, value, real, static, block, interpret)
+        spread = jax.sharding.PartitionSpec(tuple(batch), None, heads, None)
+        rows = jax.sharding.PartitionSpec(tuple(batch), None)
+        local = jax.shard_map(
+            lambda q, k, v, r: _splash(q, k, v, r, static, block, interpret), mesh=mesh,
+            in_specs=(spread, spread, spread, rows), out_specs=spread, check_vma=False,
+        )  # fmt: skip
+        return local(query, key, value, real)
+
+    return attend
+
+
+def _splash_mask(mask: Any, length: int, keys: tuple[int, int]) -> tuple[np.ndarray, jax.Array]:
+    """The part of a mask that is compiled in, bool [T, S], and the one that is data, bool [B, S]."""
+    batch, size = keys
+    everything, real = np.ones((length, size), bool), jnp.ones((batch, size), bool)
+    if mask is None:
+        return everything, real
+    if isinstance(mask, np.ndarray) and mask.size == length * size and mask.shape[-2:] == (length, size):
+        return mask.reshape(length, size).astype(bool), real
+    if mask.ndim == 4 and mask.shape[1:3] == (1, 1):
+        return everything, jnp.broadcast_to(mask[:, 0, 0], (batch, size))
+    raise ValueError(
+        f"splash attention: expected a mask of keys [B, 1, 1, {size}] or a numpy array [{length}, {size}], found "
+        f"{type(mask).__name__} of shape {mask.shape}"
+    )
+
+
+def _splash(
+    query: jax.Array, key: jax.Array, value: jax.Array, real: jax.Array, static: np.ndarray, block: int, interpret: bool
+) -> jax.Array:
+    from jax.experimental.pallas.ops.tpu import splash_attention as kernels
+
+    length, size, heads, width = query.shape[1], key.shape[1], query.shape[2], query.shape[3]
+    tall, wide = (min(block, -(-n // 128) * 128) for n in (length, size))
+    more = (-length % tall, -size % wide)
+    static = np.pad(static, ((0, more[0]), (0, more[1])), constant_values=True)
+    sizes = kernels.BlockSizes(
+        block_q=tall, block_kv=wide, block_kv_compute=wide, block_q_dkv=tall, block_kv_dkv=wide,
+        block_kv_dkv_compute=wide, block_q_dq=tall, block_kv_dq=wide,
+    )  # fmt: skip
+    masks = kernels.MultiHeadMask([kernels.NumpyMask(static)] * heads)
+    kernel = kernels.make_splash_mha_single_device(masks, block_sizes=sizes, interpret=interpret)
+    key, value = (jnp.repeat(x, heads // x.shape[2], axis=2) for x in (key, value))
+
+    def ready(x: jax.Array, rows: int) -> jax.Array:
+        return jnp.pad(x, ((0, 0), (0, rows), (0, 0), (0, -width % 128))).swapaxes(1, 2)
+
+    # All queries and the real keys are segment 1; padded queries are cut off again.
+    segments = kernels.SegmentIds(
+        q=jnp.ones((len(query), length + more[0]), jnp.int32),
+        kv=jnp.pad(real, ((0, 0), (0, more[1]))).astype(jnp.int32),
+    )
+    out = jax.vmap(kernel)(ready(query * width**-0.5, more[0]), ready(key, more[1]), ready(value, more[1]), segments)
+    return out.swapaxes(1, 2)[:, :length, :, :width].astype(query.dtype)
+
+
 def key_mask(mask: jax.Array | None) -> jax.Array | None:
     """From a padding mask, bool [B, S] (True = real), to the mask of the keys, bool [B, 1, 1, S]."""
     return None if mask is None else mask[:, None, None, :]
+
+
+def pair_mask(mask: jax.Array | np.ndarray | None) -> Any:
+    """The mask of an implementation, from one of keys, bool [B, S], or of pairs, bool [B or 1, N or 1, T or 1, S].
+
+    Raises:
+      ValueError: for another rank.
+    """
+    if mask is None or mask.ndim == 4:
+        return mask
+    if mask.ndim != 2:
+        raise ValueError(f"mask: expected bool [B, S] or [B or 1, heads or 1, T, S], found shape {mask.shape}")
+    return key_mask(jnp.asarray(mask))

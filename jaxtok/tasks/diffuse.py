@@ -1,11 +1,13 @@
 """Training a generator of images (or grids of latents) by diffusion, with classes or without."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxtok.diffusion import guidance, noise, paths, predictions, samplers, times
 
@@ -117,9 +119,8 @@ class Diffuse:
         x, label = self._data(batch)
         keys = jax.vmap(lambda key: jax.random.split(key, 3))(noise.per_example(rng, batch["index"]))
         t = jnp.asarray(times.shift(self.draw(keys[:, 0]), self.shift))
-        e = _unit(keys[:, 1], x.shape[1:])
-        if label is not None:
-            label = jnp.where(times.uniform(keys[:, 2]) < self.label_drop, self.classes, label)
+        e = unit(keys[:, 1], x.shape[1:])
+        label = hide(keys[:, 2], label, self.classes, self.label_drop)
         x_t, target = paths.interpolate(self.path, x, e, t)
         found = self.velocity(params, x_t, t, label)
         loss = jnp.square(found - target).mean()
@@ -135,7 +136,7 @@ class Diffuse:
         """``flow``: the squared error of the velocity per example at 4 fixed times."""
         del state, frozen
         x, label = self._data(batch)
-        e = _unit(noise.per_example(rng, batch["index"]), x.shape[1:])
+        e = unit(noise.per_example(rng, batch["index"]), x.shape[1:])
 
         def at(t: jax.Array) -> jax.Array:
             x_t, target = paths.interpolate(self.path, x, e, jnp.broadcast_to(t, len(x)))
@@ -165,23 +166,14 @@ class Diffuse:
           ValueError: for guidance of a network that knows no class.
         """
         sampling = sampling or Sampling()
-        if sampling.guidance != 1.0 and label is None:
-            raise ValueError("guidance needs a model with classes, found one without")
         draws = jax.vmap(lambda key: jax.random.split(key))(keys)
-        start = _unit(draws[:, 0], shape)
-        grid = jnp.asarray(times.shift(times.uniform_grid(sampling.steps), sampling.shift), jnp.float32)
+        start = unit(draws[:, 0], shape)
+        grid = np.asarray(times.shift(times.uniform_grid(sampling.steps), sampling.shift), np.float32)
 
-        labels = None if label is None else jnp.concatenate([label, jnp.full_like(label, self.classes)])
+        def predict(x: jax.Array, t: jax.Array, label: jax.Array | None) -> jax.Array:
+            return self.velocity(params, x, t, label)
 
-        def velocity(x: jax.Array, t: jax.Array) -> jax.Array:
-            if sampling.guidance == 1.0:
-                return self.velocity(params, x, t, label)
-            both = self.velocity(params, jnp.concatenate([x, x]), t, labels)
-            conditional, unconditional = jnp.split(both, 2)
-            scale = guidance.interval(t, sampling.guidance, *sampling.interval)
-            guided = guidance.classifier_free(conditional, unconditional, scale)
-            return guidance.some_channels(guided, conditional, sampling.channels) if sampling.channels else guided
-
+        velocity = guided(predict, label, self.classes, sampling)
         return _run(sampling.method, velocity, self.path, start, grid, draws[:, 1])
 
     def programs(self, params: Any, batch: Batch) -> dict[str, tuple[Any, tuple]]:
@@ -200,7 +192,49 @@ class Diffuse:
         return batch[self.field], batch["label"] if self.classes else None
 
 
-def _run(method: str, velocity: Any, path: paths.Path, start: jax.Array, grid: jax.Array, keys: jax.Array) -> jax.Array:
+def hide(keys: jax.Array, label: jax.Array | None, none: int, share: float) -> jax.Array | None:
+    """Labels [B] of which a ``share`` are ``none``, the label of no class, by one key [B] for each."""
+    return None if label is None else jnp.where(times.uniform(keys) < share, none, label)
+
+
+def guided(
+    predict: Callable[..., jax.Array], label: jax.Array | None, none: int, sampling: Any
+) -> Callable[..., jax.Array]:
+    """A denoiser ``(x, t) -> prediction`` of one ``(x, t, label)``, with guidance of the first channels or of all.
+
+    Args:
+      predict: of x [B, ...] at times t, with labels [B] or None.
+      label: int [B] or None.
+      none: the label of no class.
+      sampling: has ``guidance``, ``interval`` and ``channels``, see :class:`Sampling`.
+
+    Raises:
+      ValueError: for guidance without labels.
+    """
+
+    def strong(x: jax.Array, t: jax.Array) -> jax.Array:
+        return predict(x, t, label)
+
+    if sampling.guidance == 1.0:
+        return strong
+    if label is None:
+        raise ValueError("guidance needs a model with classes, found one without")
+
+    def weak(x: jax.Array, t: jax.Array) -> jax.Array:
+        return predict(x, t, jnp.full_like(label, none))
+
+    def rule(conditional: jax.Array, unconditional: jax.Array, scale: jax.Array | float) -> jax.Array:
+        mixed = guidance.classifier_free(conditional, unconditional, scale)
+        return guidance.some_channels(mixed, conditional, sampling.channels) if sampling.channels else mixed
+
+    low, high = sampling.interval
+    scale = functools.partial(guidance.interval, scale=sampling.guidance, low=low, high=high)
+    return guidance.guided(strong, weak, sampling.guidance if (low, high) == (0.0, 1.0) else scale, rule=rule)
+
+
+def _run(
+    method: str, velocity: Any, path: paths.Path, start: jax.Array, grid: np.ndarray, keys: jax.Array
+) -> jax.Array:
     """The sampler of a name."""
     if method in ("ddim", "dpm_solver"):
         estimate = predictions.estimator(velocity, "flow", path)
@@ -214,7 +248,8 @@ def _run(method: str, velocity: Any, path: paths.Path, start: jax.Array, grid: j
     return getattr(samplers, method)(velocity, start, grid)
 
 
-def _unit(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def unit(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Unit normal numbers [B, *shape] from keys [B]."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 

@@ -132,7 +132,7 @@ class DiffusionTokenizer(nn.Module):
                 return guided
             return guidance.rescale(guided, conditional, sampler.rescale, mask=counted, per_sample=sampler.per_sample)
 
-        grid = jnp.asarray(times.uniform_grid(sampler.steps))
+        grid = times.uniform_grid(sampler.steps)
         shown = samplers.network_times(grid, middle=sampler.middle)
         table = jax.vmap(lambda t: decoder.apply(variables, t[None], method="modulation"))(shown)
         x = samplers.euler(velocity, start, grid, per_step=table, middle=sampler.middle)

@@ -13,7 +13,14 @@ from jaxtok.train.loop import train
 FIELDS = {"numbers": tuple, "title": str, "url": str, "modality": str, "family": str, "status": str}
 
 # The published parameter counts.
-PARAMETERS = {"fvq": 79_227_523, "lightningdit": 674_961_824, "tadicodec": 495_766_670}
+PARAMETERS = {
+    "dit": 674_834_720,
+    "fvq": 79_227_523,
+    "lightningdit": 674_961_824,
+    "llamagen": 342_910_976,
+    "maskgit": 172_457_193,
+    "tadicodec": 495_766_670,
+}
 
 slug_of = pytest.mark.parametrize("slug", recipes.slugs())
 
