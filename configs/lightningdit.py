@@ -7,7 +7,7 @@
 paper: LightningDiT-XL/1, 674.96 M trained parameters, on latents of 16 x 16 x 32 of ImageNet at 256 x 256, 80,000 steps
 of batch 1024 (64 epochs); the paper reports FID 2.11 with guidance. Its tokenizer VA-VAE is yet to come: give
 `data.source` a folder that `jaxtok encode` wrote with a tokenizer of that shape. mini: pixels of 32 x 32 emoji in 36
-classes (9 groups x 4 styles).
+classes (9 groups x 4 styles); its length is a first guess, and no run of it is recorded yet.
 """
 
 import ml_collections
@@ -46,12 +46,12 @@ def paper() -> ml_collections.ConfigDict:
 def mini() -> ml_collections.ConfigDict:
     return config(
         variant="mini",
-        network=dict(depth=6, width=192, heads=6, patch=4, classes=36, remat="", dtype="float32"),
+        network=dict(depth=6, width=192, heads=6, patch=4, classes=36, scan=False, remat="", dtype="float32"),
         task=dict(), shape=(32, 32, 3),
         source="samples:emoji",
         examples=dict(target="jaxtok.data.images:Images", size=32, flip=True, label="group_style"),
         sampling=dict(steps=50, guidance=2.0, shift=1.0, interval=(0.0, 1.0), channels=0),
-        steps=1200, warmup=100, batch_size=64, rate=1e-3, ema=0.995, every=(20, 400, 4, 400),
+        steps=800, warmup=100, batch_size=64, rate=1e-3, ema=0.995, every=(20, 400, 4, 400),
         after=(dict(
             ref="jaxtok.generator_evaluation:write", judge="emoji-judge",
             images=dict(
