@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _NEVER = -jnp.inf
 
@@ -52,7 +53,7 @@ def forbid(logits: jax.Array, ids: Sequence[int]) -> jax.Array:
     size = logits.shape[-1]
     if any(not 0 <= i < size for i in ids):
         raise ValueError(f"forbidden ids must lie in [0, {size}), found {tuple(ids)}")
-    return logits.at[..., jnp.asarray(tuple(ids), jnp.int32)].set(_NEVER) if ids else logits
+    return jnp.where(np.isin(np.arange(size), tuple(ids)), _NEVER, logits)
 
 
 def shaped(

@@ -62,11 +62,13 @@ def test_logits_cached_decoding_and_greedy_ids_are_those_of_transformers(kind, t
         found, _ = autoregressive.generate(
             autoregressive.stepper(apply), cache, first[:, -1], keys, length=LENGTH, choose=greedy
         )
-        steps = []
-        for i in range(PROMPT, PROMPT + LENGTH):
-            logits, cache = apply(ids[:, i : i + 1], cache)
-            steps.append(logits)
-        return whole, jnp.concatenate([first, *steps], axis=1), found
+
+        def one(cache, token):
+            logits, cache = apply(token[:, None], cache)
+            return cache, logits[:, 0]
+
+        _, steps = jax.lax.scan(one, cache, ids[:, PROMPT:].T)
+        return whole, jnp.concatenate([first, jnp.moveaxis(steps, 0, 1)], axis=1), found
 
     whole, cached, found = run(params, ids, prompt)
     np.testing.assert_allclose(whole, expected, atol=1e-4, rtol=0)
