@@ -103,7 +103,7 @@ def test_causality_and_its_absence():
 
 def test_block_decoding_with_a_cache_of_the_same_tokens_equals_the_whole_forward():
     """With one step per block nothing is reused: both caches must then give what no cache gives."""
-    model, params = made(causal=False)
+    model, params = made(causal=False, depth=1)
     ids = jnp.concatenate([IDS[:, :3], jnp.full((2, 6), 16)], axis=1)
     keys = jax.random.split(jax.random.key(0), 2)
     options = dict(mask_id=16, prompt=3, length=6, block=2)

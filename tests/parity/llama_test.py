@@ -15,13 +15,13 @@ torch = pytest.importorskip("torch", reason="needs the extra 'parity'")
 transformers = pytest.importorskip("transformers", reason="needs the extra 'parity'")
 
 torch.set_num_threads(1)
-SIZES = dict(vocabulary=96, width=32, depth=3, heads=4, hidden=48, kv_heads=2, eps=1e-5)
+SIZES = dict(vocabulary=96, width=32, depth=2, heads=4, hidden=48, kv_heads=2, eps=1e-5)
 PROMPT, LENGTH = 5, 9
 
 
 def theirs(kind, tied):
     config = dict(
-        vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, rms_norm_eps=1e-5, initializer_range=0.3, tie_word_embeddings=tied,
         max_position_embeddings=64, attn_implementation="eager", bos_token_id=None, eos_token_id=None, pad_token_id=0,
     )  # fmt: skip
