@@ -21,7 +21,7 @@ import numpy as np
 
 import jaxtok
 from experiments import arms
-from jaxtok.data import pipeline
+from jaxtok import generator_evaluation
 from jaxtok.metrics import frechet
 
 METHODS = ("euler", "heun", "adams_bashforth", "ddim", "dpm_solver", "euler_maruyama")
@@ -56,9 +56,7 @@ loaded = functools.cache(jaxtok.load)
 @functools.cache
 def real():
     """Moments of the judge's features of the real training images."""
-    judge = loaded("emoji-judge")
-    batches = pipeline.evaluation(IMAGES, split="train", batch_size=64)
-    return frechet.moments(np.concatenate([judge.features(b["image"][b["example_mask"]]) for b in batches]))
+    return generator_evaluation.real_moments(loaded("emoji-judge"), IMAGES)
 
 
 def calls(method, steps):

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxtok.build import build
-from jaxtok.data import sources
+from jaxtok.data import pipeline
 from jaxtok.generator_model import GeneratorModel
 from jaxtok.tasks import image_report
 
@@ -51,8 +50,7 @@ def sample(
 
 def _names(config: Mapping[str, Any], count: int) -> list[str]:
     """Of the classes, by the index of the run's data source."""
-    index = sources.open_source(config["data"]["source"]).index
-    names = build(config["data"]["examples"]).classes(index)
+    names = pipeline.classes(config["data"])
     if len(names) != count:
         source = config["data"]["source"]
         raise ValueError(

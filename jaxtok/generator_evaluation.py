@@ -18,7 +18,7 @@ from etils import epath
 from jaxtok import generator_model
 from jaxtok.build import build
 from jaxtok.classifier_model import ClassifierModel
-from jaxtok.data import pipeline, sources
+from jaxtok.data import pipeline
 from jaxtok.files import write_whole
 from jaxtok.generator_model import GeneratorModel
 from jaxtok.metrics import frechet
@@ -51,20 +51,20 @@ def write(
     model = generator_model.assemble(config, jax.tree.map(jnp.asarray, params))
     _check(judging, model, judge)
     raw = generator_model.assemble(config, _untrained(config))
-    real = {name: _features(judging, images, name) for name in ("train", split)}
-    numbers = measure(model, judging, real["train"][0], real[split], samples=samples)
-    untrained = raw.sample(real[split][1], rng=1)
-    numbers["distance"]["untrained"] = _distance(judging, untrained, real["train"][0])
-    numbers["accuracy"]["held_out"] = float((real[split][2] == real[split][1]).mean())
-    numbers["distance"]["held_out"] = frechet.distance(frechet.moments(real[split][0]), real["train"][0])
+    real = real_moments(judging, images)
+    held_out, labels = _split(images, split)
+    numbers = measure(model, judging, real, labels, samples=samples)
+    numbers["distance"]["untrained"] = _distance(judging, raw.sample(labels, rng=1), real)
+    numbers["accuracy"]["held_out"] = float((judging.predict(held_out) == labels).mean())
+    numbers["distance"]["held_out"] = _distance(judging, held_out, real)
 
-    names = build(images["examples"]).classes(sources.open_source(images["source"]).index)
+    names = pipeline.classes(images)
     parts = np.split(numbers.pop("images"), model.classes)
     image_report.rows(folder / "samples.png", {name: part[:shown] for name, part in zip(names, parts)})
     settings = ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(model.sampling).items())
     results = report.about(result, config, folder, params) | numbers | {
-        "judge": judge, "features": real[split][0].shape[1], "classes": model.classes, "samples": samples,
-        "held_out": len(real[split][0]), "split": split, "sampling": settings,
+        "judge": judge, "features": real.mean.size, "classes": model.classes, "samples": samples,
+        "held_out": len(labels), "split": split, "sampling": settings,
         "files": {
             "samples.png": "samples of each class",
             "metrics.jsonl": "losses, speed and evaluations by step",
@@ -78,8 +78,8 @@ def write(
 
 
 def measure(
-    model: GeneratorModel, judging: ClassifierModel, real: frechet.Moments, held_out: tuple[np.ndarray, ...], *,
-    samples: int, seed: int = 0,
+    model: GeneratorModel, judging: ClassifierModel, real: frechet.Moments, labels: np.ndarray, *, samples: int,
+    seed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """The judge's view of a generator.
 
@@ -87,7 +87,7 @@ def measure(
       model: the generator.
       judging: the classifier.
       real: moments of the features of the real training images.
-      held_out: features [N, D] and labels [N] of the real held-out images.
+      labels: of the real held-out images, int [N].
       samples: of each class.
       seed: of the samples.
 
@@ -104,7 +104,7 @@ def measure(
             continue
         images = model.sample(asked, rng=seed, **settings)
         accuracy[name] = float((judging.predict(images) == asked).mean())
-        alike = model.sample(held_out[1], rng=seed + 1, **settings)
+        alike = model.sample(labels, rng=seed + 1, **settings)
         distance[name] = _distance(judging, alike, real)
     return {"accuracy": accuracy, "distance": distance, "images": images, "calls": model.calls}
 
@@ -113,16 +113,18 @@ def _distance(judging: ClassifierModel, images: np.ndarray, real: frechet.Moment
     return frechet.distance(frechet.moments(judging.features(images)), real)
 
 
-def _features(judging: ClassifierModel, data: Mapping[str, Any], split: str) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Features (of the training split their moments), labels and the judge's classes of a split's real images."""
-    features, labels, seen = [], [], []
+def real_moments(judging: ClassifierModel, data: Mapping[str, Any]) -> frechet.Moments:
+    """Of the judge's features of the real training images of a data config."""
+    return frechet.moments(judging.features(_split(data, "train")[0]))
+
+
+def _split(data: Mapping[str, Any], split: str) -> tuple[np.ndarray, np.ndarray]:
+    """All images [N, H, W, C] of a split and their labels [N]."""
+    images, labels = [], []
     for batch in pipeline.evaluation(data, split=split, batch_size=64):
-        keep = batch["example_mask"]
-        features.append(judging.features(batch["image"][keep]))
-        seen.append(judging.predict(batch["image"][keep]))
-        labels.append(batch["label"][keep])
-    stacked = np.concatenate(features)
-    return frechet.moments(stacked) if split == "train" else stacked, np.concatenate(labels), np.concatenate(seen)
+        images.append(batch["image"][batch["example_mask"]])
+        labels.append(batch["label"][batch["example_mask"]])
+    return np.concatenate(images), np.concatenate(labels)
 
 
 def _untrained(config: Mapping[str, Any]) -> Any:

@@ -118,6 +118,11 @@ def summary(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return {split: index.totals(index.split == split) for split in records.SPLITS}
 
 
+def classes(data: Mapping[str, Any]) -> list[str]:
+    """What the numbers of ``label`` stand for in a data config of images or tokens; decodes nothing."""
+    return build(data["examples"]).classes(sources.open_source(data["source"]).index)
+
+
 def settings(data: Mapping[str, Any]) -> dict[str, Any]:
     """The config with its defaults, checked; ValueError of one sentence naming the key."""
     known = {"source", "examples", *DEFAULTS, *(name for kind in _INDICES for name in kind.filters)}

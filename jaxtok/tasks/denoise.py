@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtok.diffusion import noise, objectives, paths, predictions, samplers, times
-from jaxtok.tasks import diffuse
+from jaxtok.tasks import diffuse, labels
 
 Batch = Mapping[str, jax.Array]
 METHODS = ("ancestral", "ddim", "dpm_solver")
@@ -76,8 +76,7 @@ class Denoise:
     label_drop: float = 0.1
 
     def __post_init__(self):
-        if not 0.0 <= self.label_drop <= 1.0:
-            raise ValueError(f"label_drop must lie in [0, 1], found {self.label_drop}")
+        labels.check_drop(self.label_drop)
 
     accumulable = True
 
@@ -106,8 +105,9 @@ class Denoise:
         keys = jax.vmap(lambda key: jax.random.split(key, 3))(noise.per_example(rng, batch["index"]))
         levels = len(self.path.betas)
         k = jnp.minimum((times.uniform(keys[:, 0]) * levels).astype(jnp.int32), levels - 1)
-        e = diffuse.unit(keys[:, 1], x.shape[1:])
-        label = diffuse.hide(keys[:, 2], label, self.classes, self.label_drop)
+        e = noise.unit(keys[:, 1], x.shape[1:])
+        if label is not None:
+            label = labels.hide(keys[:, 2], label, self.classes, self.label_drop)
         x_k = paths.corrupt(self.path, x, e, k)
         guess, between = self._predict(params, x_k, k, label)
         loss = jnp.square(guess - e).mean()
@@ -124,7 +124,7 @@ class Denoise:
         """``noise``: the squared error of the noise per example at 4 fixed levels."""
         del state, frozen
         x, label = self._data(batch)
-        e = diffuse.unit(noise.per_example(rng, batch["index"]), x.shape[1:])
+        e = noise.unit(noise.per_example(rng, batch["index"]), x.shape[1:])
 
         def at(k: jax.Array) -> jax.Array:
             k = jnp.broadcast_to(k, len(x))
@@ -152,7 +152,7 @@ class Denoise:
         """
         sampling = sampling or TableSampling()
         draws = jax.vmap(lambda key: jax.random.split(key))(keys)
-        start = diffuse.unit(draws[:, 0], shape)
+        start = noise.unit(draws[:, 0], shape)
         indices = times.indices(sampling.steps, len(self.path.betas), spacing=sampling.spacing)
 
         def predict(x: jax.Array, k: jax.Array, label: jax.Array | None) -> jax.Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtok.diffusion import guidance, noise, paths, predictions, samplers, times
+from jaxtok.tasks import labels
 
 Batch = Mapping[str, jax.Array]
 Draw = Callable[[jax.Array], jax.Array]  # keys [B] to times [B]
@@ -88,8 +89,7 @@ class Diffuse:
     path: paths.Path = paths.Linear()
 
     def __post_init__(self):
-        if not 0.0 <= self.label_drop <= 1.0:
-            raise ValueError(f"label_drop must lie in [0, 1], found {self.label_drop}")
+        labels.check_drop(self.label_drop)
 
     accumulable = True
 
@@ -119,8 +119,9 @@ class Diffuse:
         x, label = self._data(batch)
         keys = jax.vmap(lambda key: jax.random.split(key, 3))(noise.per_example(rng, batch["index"]))
         t = jnp.asarray(times.shift(self.draw(keys[:, 0]), self.shift))
-        e = unit(keys[:, 1], x.shape[1:])
-        label = hide(keys[:, 2], label, self.classes, self.label_drop)
+        e = noise.unit(keys[:, 1], x.shape[1:])
+        if label is not None:
+            label = labels.hide(keys[:, 2], label, self.classes, self.label_drop)
         x_t, target = paths.interpolate(self.path, x, e, t)
         found = self.velocity(params, x_t, t, label)
         loss = jnp.square(found - target).mean()
@@ -136,7 +137,7 @@ class Diffuse:
         """``flow``: the squared error of the velocity per example at 4 fixed times."""
         del state, frozen
         x, label = self._data(batch)
-        e = unit(noise.per_example(rng, batch["index"]), x.shape[1:])
+        e = noise.unit(noise.per_example(rng, batch["index"]), x.shape[1:])
 
         def at(t: jax.Array) -> jax.Array:
             x_t, target = paths.interpolate(self.path, x, e, jnp.broadcast_to(t, len(x)))
@@ -167,7 +168,7 @@ class Diffuse:
         """
         sampling = sampling or Sampling()
         draws = jax.vmap(lambda key: jax.random.split(key))(keys)
-        start = unit(draws[:, 0], shape)
+        start = noise.unit(draws[:, 0], shape)
         grid = np.asarray(times.shift(times.uniform_grid(sampling.steps), sampling.shift), np.float32)
 
         def predict(x: jax.Array, t: jax.Array, label: jax.Array | None) -> jax.Array:
@@ -190,11 +191,6 @@ class Diffuse:
 
     def _data(self, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
         return batch[self.field], batch["label"] if self.classes else None
-
-
-def hide(keys: jax.Array, label: jax.Array | None, none: int, share: float) -> jax.Array | None:
-    """Labels [B] of which a ``share`` are ``none``, the label of no class, by one key [B] for each."""
-    return None if label is None else jnp.where(times.uniform(keys) < share, none, label)
 
 
 def guided(
@@ -246,11 +242,6 @@ def _run(
 
         return samplers.euler_maruyama(velocity, score, start, grid, keys)
     return getattr(samplers, method)(velocity, start, grid)
-
-
-def unit(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Unit normal numbers [B, *shape] from keys [B]."""
-    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
 def _cosine(found: jax.Array, target: jax.Array) -> jax.Array:

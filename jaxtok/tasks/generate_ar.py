@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from jaxtok.decode import autoregressive
 from jaxtok.decode import sampling as draws
-from jaxtok.diffusion import noise, times
-from jaxtok.tasks import code_guidance
+from jaxtok.diffusion import noise
+from jaxtok.tasks import code_guidance, labels
 
 Batch = Mapping[str, jax.Array]
 
@@ -67,8 +67,7 @@ class GenerateAR:
     label_drop: float = 0.1
 
     def __post_init__(self):
-        if not 0.0 <= self.label_drop <= 1.0:
-            raise ValueError(f"label_drop must lie in [0, 1], found {self.label_drop}")
+        labels.check_drop(self.label_drop)
 
     accumulable = True
 
@@ -90,7 +89,7 @@ class GenerateAR:
         del step, frozen, ema
         codes, label = data(batch, self.model)
         keys = jax.vmap(jax.random.split)(noise.per_example(rng, batch["index"]))
-        label = jnp.where(times.uniform(keys[:, 0]) < self.label_drop, self.classes, label)
+        label = labels.hide(keys[:, 0], label, self.classes, self.label_drop)
         nats = self._nats(params, codes, label, keys[:, 1]).mean()
         return {"main": (nats, {"nats": nats})}, state
 

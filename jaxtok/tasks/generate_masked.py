@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxtok.decode import masked
 from jaxtok.diffusion import guidance, noise, times
-from jaxtok.tasks import code_guidance
+from jaxtok.tasks import code_guidance, labels
 from jaxtok.tasks.generate_ar import check_shape, conditions, data, program
 
 Batch = Mapping[str, jax.Array]
@@ -103,7 +103,7 @@ class GenerateMasked:
         del step, frozen, ema
         codes, label = data(batch, self.model)
         keys = jax.vmap(lambda key: jax.random.split(key, 4))(noise.per_example(rng, batch["index"]))
-        label = jnp.where(times.uniform(keys[:, 0]) < self.label_drop, self.classes, label)
+        label = labels.hide(keys[:, 0], label, self.classes, self.label_drop)
         share = jnp.maximum(jnp.cos(jnp.pi / 2 * times.uniform(keys[:, 1])), self.least)
         hidden = chosen(keys[:, 2], share, codes.shape[1])
         log_p, target = self._log_p(params, codes, hidden, label, keys[:, 3])
