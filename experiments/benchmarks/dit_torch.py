@@ -30,12 +30,12 @@ BETAS = np.linspace(1e-4, 0.02, 1000)
 
 
 def prepare(folder: pathlib.Path, settings: argparse.Namespace) -> None:
-    """Random weights N(0, 0.02) in jaxtok's layout, unrolled, and the inputs."""
+    """Random weights N(0, 0.02) in jaxtok's layout, and the inputs."""
     import flax.traverse_util
     import jax
     import jax.numpy as jnp
 
-    module, rng = network(scan=False), np.random.default_rng(0)
+    module, rng = network(), np.random.default_rng(0)
     blank = jnp.zeros((1, SIDE, SIDE, CHANNELS)), jnp.zeros(1), jnp.zeros(1, int)
     shapes = jax.eval_shape(module.init, jax.random.key(0), *blank)["params"]
     flat = flax.traverse_util.flatten_dict(shapes, sep="/")
@@ -48,11 +48,11 @@ def prepare(folder: pathlib.Path, settings: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
-def network(scan: bool):
-    from jaxtok.nn import attention
+def network():
+    """Unrolled, as configs for CPUs have it: a scan copies the blocks' weights and gradients in every step."""
     from jaxtok.nn.dit import DiT
 
-    return DiT(depth=DEPTH, width=WIDTH, heads=HEADS, patch=PATCH, classes=CLASSES, scan=scan, attention=attention.auto)
+    return DiT(depth=DEPTH, width=WIDTH, heads=HEADS, patch=PATCH, classes=CLASSES, scan=False)
 
 
 def grid(steps: int) -> np.ndarray:
@@ -71,10 +71,9 @@ def jaxtok_sides(folder: pathlib.Path, settings: argparse.Namespace):
     import optax
 
     from jaxtok.diffusion import guidance, paths, predictions, samplers
-    from jaxtok.nn.llama import stack_blocks
 
-    module, file = network(scan=True), np.load(folder / "weights.npz")
-    params = stack_blocks(flax.traverse_util.unflatten_dict({k: jnp.asarray(file[k]) for k in file.files}, sep="/"))
+    module, file = network(), np.load(folder / "weights.npz")
+    params = flax.traverse_util.unflatten_dict({k: jnp.asarray(file[k]) for k in file.files}, sep="/")
     inputs = {name: jnp.asarray(array) for name, array in np.load(folder / "inputs.npz").items()}
     optimizer, path = optax.adamw(1e-4, weight_decay=0.0), paths.Discrete(tuple(BETAS.tolist()))
 

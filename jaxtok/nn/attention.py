@@ -4,6 +4,7 @@ Shapes are [B, T, N, H] for queries, [B, S, N or fewer, H] for keys and values, 
 [B, N, T, S], for the mask (True = may be looked at). The softmax is in float32 in all of them.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,10 +20,17 @@ def xla(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | No
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="xla")
 
 
+AT_ONCE = 1 << 22  # weights (16 MB) that by_head makes at once
+
+
 def by_head(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """One head after another: the quickest on CPUs, with temporaries of one head [B, T, S] instead of all of them."""
-    heads = query.shape[2]
+    """One head after another, or all at once where they are small: the quickest on CPUs.
+
+    Temporaries are those of one head [B, T, S], or of all of them up to ``AT_ONCE`` numbers.
+    """
+    batch, length, heads, _ = query.shape
     key, value = (jnp.repeat(x, heads // x.shape[2], axis=2) for x in (key, value))
+    shape = (batch, length, key.shape[1])
     if mask is not None:
         mask = jnp.moveaxis(jnp.broadcast_to(mask, (mask.shape[0], heads, *mask.shape[2:])), 1, 0)
 
@@ -36,9 +44,13 @@ def by_head(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array 
         out = jnp.einsum("bts,bsh->bth", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
         return (out / total).astype(query.dtype)
 
-    query = query * query.shape[-1] ** -0.5
-    out = jax.lax.map(one, (*(jnp.moveaxis(x, 2, 0) for x in (query, key, value)), mask))
-    return jnp.moveaxis(out, 0, 2)
+    arrays = *(jnp.moveaxis(x, 2, 0) for x in (query * query.shape[-1] ** -0.5, key, value)), mask
+    if heads * math.prod(shape) > AT_ONCE:
+        return jnp.moveaxis(jax.lax.map(one, arrays), 0, 2)
+    if mask is not None:
+        arrays = *arrays[:3], jnp.broadcast_to(mask, (heads, batch, *mask.shape[2:]))
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), arrays)
+    return jnp.moveaxis(one(flat).reshape(heads, batch, length, -1), 0, 2)
 
 
 def auto(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:

@@ -34,7 +34,7 @@ class SelfAttention(nn.Module):
     head_dim: int
     kv_heads: int = 0
     qkv_bias: bool = False
-    dense: Callable[..., Any] = nn.DenseGeneral
+    dense: Callable[..., Any] = linear.DenseGeneral
     attention: attention_lib.Attention = attention_lib.auto
     kernel_init: Initializer = nn.initializers.normal(0.02)
     dtype: Any = jnp.float32
@@ -88,7 +88,7 @@ class Block(nn.Module):
     kv_heads: int = 0
     qkv_bias: bool = False
     eps: float = 1e-6
-    dense: Callable[..., Any] = nn.DenseGeneral
+    dense: Callable[..., Any] = linear.DenseGeneral
     attention: attention_lib.Attention = attention_lib.auto
     kernel_init: Initializer = nn.initializers.normal(0.02)
     dtype: Any = jnp.float32
@@ -135,7 +135,7 @@ class Llama(nn.Module):
     remat: str = ""
     theta: float = 10000.0
     eps: float = 1e-6
-    dense: Callable[..., Any] = nn.DenseGeneral
+    dense: Callable[..., Any] = linear.DenseGeneral
     attention: attention_lib.Attention = attention_lib.auto
     kernel_init: Initializer = nn.initializers.normal(0.02)
     dtype: Any = jnp.float32
@@ -233,7 +233,7 @@ class LlamaLM(nn.Module):
     remat: str = ""
     theta: float = 10000.0
     eps: float = 1e-6
-    dense: Callable[..., Any] = nn.DenseGeneral
+    dense: Callable[..., Any] = linear.DenseGeneral
     attention: attention_lib.Attention = attention_lib.auto
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32

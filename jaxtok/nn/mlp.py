@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtok.nn import linear
+
 Initializer = Callable[..., Any]
 
 
@@ -47,8 +49,8 @@ class MLP(nn.Module):
             use_bias=self.bias, kernel_init=self.kernel_init, precision=self.precision, dtype=self.dtype,
             param_dtype=self.param_dtype,
         )  # fmt: skip
-        h = self.activation(nn.Dense(self.hidden, name="hidden_linear", **options)(x))
-        return nn.Dense(self.out or x.shape[-1], name="out_linear", **options)(h)
+        h = self.activation(linear.Dense(self.hidden, name="hidden_linear", **options)(x))
+        return linear.Dense(self.out or x.shape[-1], name="out_linear", **options)(h)
 
 
 class SwiGLU(nn.Module):
@@ -67,7 +69,7 @@ class SwiGLU(nn.Module):
     bias: bool = False
     kernel_init: Initializer = nn.initializers.lecun_normal()
     activation: Callable[[jax.Array], jax.Array] = nn.silu
-    dense: Callable[..., Any] = nn.DenseGeneral
+    dense: Callable[..., Any] = linear.DenseGeneral
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 

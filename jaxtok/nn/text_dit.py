@@ -1,5 +1,6 @@
-"""A diffusion transformer that looks at text by cross-attention (PixArt-alpha, arXiv 2310.00426)."""
+"""A diffusion transformer that looks at text by cross-attention (PixArt-alpha, arXiv 2310.00426), and its reader."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ from jaxtok.nn import attention as attention_lib
 from jaxtok.nn import embed, windows
 from jaxtok.nn.dit import DiTBlock, adaln_single, check, gelu_mlp, last_layer
 from jaxtok.nn.embed import TimeEmbedding
+from jaxtok.nn.llama import Llama
 from jaxtok.nn.norms import LayerNorm
 from jaxtok.nn.stack import repeat
 from jaxtok.nn.vit import embed_patches
@@ -85,3 +87,59 @@ class TextDiT(nn.Module):
         features = self.patch**2 * (self.out_channels or channels)
         h = last_layer(h, features, LayerNorm, adaln_single, jnp.tile(time, (1, 2)), types)
         return windows.unpatchify(h, self.patch, height, width)
+
+
+class TextEncoder(nn.Module):
+    """Ids to vectors: embeddings and Llama blocks that look both ways, learned with what reads them.
+
+    Attributes:
+      vocabulary: ids that there are.
+      width: E.
+      depth: blocks.
+      heads: of attention; they divide E.
+    """
+
+    vocabulary: int
+    width: int
+    depth: int
+    heads: int
+    scan: bool = True
+    remat: str = ""
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
+        """[B, N, E] of ids int [B, N] with mask bool [B, N], True on real ones; padding changes no real one."""
+        types: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        init = nn.initializers.normal(0.02)
+        h = nn.Embed(self.vocabulary, self.width, embedding_init=init, name="embed", **types)(ids)
+        scales = self.param("norm_scales", nn.initializers.ones, (2 * self.depth + 1, self.width), self.param_dtype)
+        stack = Llama(
+            self.depth, self.heads, 4 * self.width, scan=self.scan, remat=self.remat, name="transformer", **types
+        )  # fmt: skip
+        return stack(h, mask=mask[:, None, None, :], scales=scales[:, None])
+
+
+class CaptionDiT(nn.Module):
+    """A :class:`TextDiT` that reads ids of text by an encoder of its own.
+
+    Attributes:
+      encoder: such as :class:`TextEncoder`: ids and mask [B, N] to [B, N, E].
+      network: a :class:`TextDiT`.
+    """
+
+    encoder: nn.Module
+    network: nn.Module
+    classes = 0  # no field: text in their place
+
+    def __call__(self, x: jax.Array, t: jax.Array, text: Mapping[str, jax.Array]) -> jax.Array:
+        """The prediction for x [B, H, W, C] at t [B] of a text: ``ids`` and ``mask`` [B, N], or what ``read`` made."""
+        text = self.read(text)
+        return self.network(x, t, text["vectors"], text_mask=text["mask"])
+
+    def read(self, text: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """``vectors`` [B, N, E] and ``mask``: what does not change from one step of sampling to the next."""
+        if "vectors" in text:
+            return dict(text)
+        return {"vectors": self.encoder(text["ids"], text["mask"]), "mask": text["mask"]}

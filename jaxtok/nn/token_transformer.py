@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxtok.nn import attention as attention_lib
 from jaxtok.nn import cache as cache_lib
-from jaxtok.nn import llama, rope, vit
+from jaxtok.nn import linear, llama, rope, vit
 from jaxtok.nn.cache import KVCache
 from jaxtok.nn.dropout import dropout
 from jaxtok.nn.mlp import SwiGLU
@@ -184,8 +184,8 @@ class MaskedBlock(nn.Module):
         first, second = _keys(keys, 2 * layer), _keys(keys, 2 * layer + 1)
         change = vit.SelfAttention(self.heads, attention=self.attention, name="attention", **options)(x)
         x = _norm("attention_norm", x + dropout(change, first, self.dropout))
-        change = nn.gelu(nn.Dense(self.hidden, name="hidden_linear", **options)(x), approximate=True)
-        change = nn.Dense(x.shape[-1], name="out_linear", **options)(change)
+        change = nn.gelu(linear.Dense(self.hidden, name="hidden_linear", **options)(x), approximate=True)
+        change = linear.Dense(x.shape[-1], name="out_linear", **options)(change)
         return _norm("mlp_norm", x + dropout(change, second, self.dropout)), None
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtok.nn import attention as attention_lib
-from jaxtok.nn import embed, rope, windows
+from jaxtok.nn import embed, linear, rope, windows
 from jaxtok.nn.mlp import MLP, gelu
 from jaxtok.nn.norms import LayerNorm, rms_normalize
 from jaxtok.nn.stack import repeat
@@ -49,14 +49,14 @@ class SelfAttention(nn.Module):
         options: dict[str, Any] = dict(
             kernel_init=self.kernel_init, precision=self.precision, dtype=self.dtype, param_dtype=self.param_dtype
         )
-        qkv = nn.Dense(3 * width, name="qkv", **options)(x).reshape(*x.shape[:-1], 3, self.heads, -1)
+        qkv = linear.Dense(3 * width, name="qkv", **options)(x).reshape(*x.shape[:-1], 3, self.heads, -1)
         query, key, value = qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
         if self.qk_norm:
             query, key = normalized(self, query, key)
         if angles is not None:
             query, key = rope.rotate_pairs(query, *angles), rope.rotate_pairs(key, *angles)
         out = self.attention(query, key, value, attention_lib.pair_mask(mask))
-        return nn.Dense(width, name="out", **options)(out.reshape(x.shape))
+        return linear.Dense(width, name="out", **options)(out.reshape(x.shape))
 
 
 class CrossAttention(nn.Module):
@@ -95,15 +95,15 @@ class CrossAttention(nn.Module):
             raise ValueError(f"CrossAttention: heads must divide the width, found {self.heads} and {width}")
         inner = self.heads * (self.head_dim or width // self.heads)
         options: dict[str, Any] = dict(kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype)
-        query = nn.Dense(inner, use_bias=self.bias, name="query", **options)(x)
-        both = nn.Dense(2 * inner, use_bias=self.bias, name="key_value", **options)(context)
+        query = linear.Dense(inner, use_bias=self.bias, name="query", **options)(x)
+        both = linear.Dense(2 * inner, use_bias=self.bias, name="key_value", **options)(context)
         query = query.reshape(*x.shape[:-1], self.heads, -1)
         both = both.reshape(*context.shape[:-1], 2, self.heads, -1)
         key, value = both[..., 0, :, :], both[..., 1, :, :]
         if self.qk_norm:
             query, key = normalized(self, query, key)
         out = self.attention(query, key, value, attention_lib.pair_mask(mask))
-        return nn.Dense(width, use_bias=self.out_bias, name="out", **options)(out.reshape(*x.shape[:-1], inner))
+        return linear.Dense(width, use_bias=self.out_bias, name="out", **options)(out.reshape(*x.shape[:-1], inner))
 
 
 def normalized(module: Any, query: jax.Array, key: jax.Array, prefix: str = "") -> tuple[jax.Array, jax.Array]:

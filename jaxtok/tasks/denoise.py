@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtok.diffusion import noise, objectives, paths, predictions, samplers, times
-from jaxtok.tasks import diffuse, labels
+from jaxtok.tasks import conditions, diffuse
 
 Batch = Mapping[str, jax.Array]
 METHODS = ("ancestral", "ddim", "dpm_solver")
@@ -61,22 +61,24 @@ class Denoise:
     fed k itself, from 0 to K - 1.
 
     Attributes:
-      model: ``model(x [B, H, W, C], k [B], label [B] or None)``, such as :class:`jaxtok.nn.dit.DiT`; it gives 2 C
+      model: ``model(x [B, H, W, C], k [B], condition)``, such as :class:`jaxtok.nn.dit.DiT`; it gives 2 C
         channels where the variance is learned.
       field: the batch's key of the data, "image" or "latents".
       betas: makes the table.
       learned_variance: see above.
-      label_drop: share of examples whose label is hidden, for guidance.
+      condition: what the network is told: :class:`jaxtok.tasks.conditions.Label`, or ``Text``.
+      label_drop: share of examples whose condition is hidden, for guidance.
     """
 
     model: Any
     field: str = "image"
     betas: Callable[[], tuple[float, ...]] = paths.linear_betas
     learned_variance: bool = True
+    condition: Any = conditions.LABEL
     label_drop: float = 0.1
 
     def __post_init__(self):
-        labels.check_drop(self.label_drop)
+        conditions.check_drop(self.label_drop)
 
     accumulable = True
 
@@ -92,8 +94,8 @@ class Denoise:
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[dict, dict, dict]:
         """Parameters from a batch's shapes; no state, nothing frozen."""
-        x, label = self._data(batch)
-        return self.model.init(rng, x, jnp.ones(len(x)), label)["params"], {}, {}
+        x, condition = self._data(batch)
+        return self.model.init(rng, x, jnp.ones(len(x)), condition)["params"], {}, {}
 
     def losses(
         self, params: Any, state: Any, batch: Batch, rng: jax.Array, step: jax.Array, *, frozen: Any = None,
@@ -101,15 +103,17 @@ class Denoise:
     ) -> tuple[dict[str, tuple[jax.Array, dict[str, jax.Array]]], Any]:  # fmt: skip
         """The loss of the one player, ``main``."""
         del step, frozen, ema
-        x, label = self._data(batch)
+        x, condition = self._data(batch)
         keys = jax.vmap(lambda key: jax.random.split(key, 3))(noise.per_example(rng, batch["index"]))
         levels = len(self.path.betas)
         k = jnp.minimum((times.uniform(keys[:, 0]) * levels).astype(jnp.int32), levels - 1)
         e = noise.unit(keys[:, 1], x.shape[1:])
-        if label is not None:
-            label = labels.hide(keys[:, 2], label, self.classes, self.label_drop)
+        if condition is not None:
+            condition = conditions.hide(
+                keys[:, 2], condition, self.condition.none(condition, self.model), self.label_drop
+            )
         x_k = paths.corrupt(self.path, x, e, k)
-        guess, between = self._predict(params, x_k, k, label)
+        guess, between = self._predict(params, x_k, k, condition)
         loss = jnp.square(guess - e).mean()
         numbers = {"noise": loss}
         if between is not None:
@@ -123,45 +127,46 @@ class Denoise:
     ) -> dict[str, jax.Array]:
         """``noise``: the squared error of the noise per example at 4 fixed levels."""
         del state, frozen
-        x, label = self._data(batch)
+        x, condition = self._data(batch)
         e = noise.unit(noise.per_example(rng, batch["index"]), x.shape[1:])
 
         def at(k: jax.Array) -> jax.Array:
             k = jnp.broadcast_to(k, len(x))
-            guess, _ = self._predict(params, paths.corrupt(self.path, x, e, k), k, label)
+            guess, _ = self._predict(params, paths.corrupt(self.path, x, e, k), k, condition)
             return jnp.square(guess - e).reshape(len(x), -1).mean(1)
 
         levels = (times.evenly(jnp.arange(4), 4) * len(self.path.betas)).astype(jnp.int32)
         return {"noise": jax.lax.map(at, levels).mean(0)}
 
     def sample(
-        self, params: Any, label: jax.Array | None, keys: jax.Array, shape: tuple[int, ...],
+        self, params: Any, condition: Any, keys: jax.Array, shape: tuple[int, ...],
         sampling: TableSampling | None = None,
     ) -> jax.Array:  # fmt: skip
-        """Samples, float32 [B, H, W, C]; each depends on its own key and label alone.
+        """Samples, float32 [B, H, W, C]; each depends on its own key and condition alone.
 
         Args:
           params: of the model.
-          label: int [B], or None for a network without labels.
+          condition: labels int [B]; ids and mask of text; or None for a network that is told nothing.
           keys: [B].
           shape: (H, W, C).
           sampling: None for the defaults.
 
         Raises:
-          ValueError: for guidance of a network that knows no class, or more steps than the table has levels.
+          ValueError: for guidance of a network that is told nothing, or more steps than the table has levels.
         """
         sampling = sampling or TableSampling()
         draws = jax.vmap(lambda key: jax.random.split(key))(keys)
         start = noise.unit(draws[:, 0], shape)
         indices = times.indices(sampling.steps, len(self.path.betas), spacing=sampling.spacing)
 
-        def predict(x: jax.Array, k: jax.Array, label: jax.Array | None) -> jax.Array:
-            guess, between = self._predict(params, x, jnp.broadcast_to(k, len(x)), label)
+        def predict(x: jax.Array, k: jax.Array, condition: Any) -> jax.Array:
+            guess, between = self._predict(params, x, jnp.broadcast_to(k, len(x)), condition)
             return guess if between is None else jnp.concatenate([guess, between], -1)
 
         # Guidance is of the noise; the variance is the conditional pass's.
         channels = sampling.channels or shape[-1]
-        denoise = diffuse.guided(predict, label, self.classes, dataclasses.replace(sampling, channels=channels))
+        told = conditions.pair(self.condition, condition, self.model, params)
+        denoise = diffuse.guided(predict, *told, dataclasses.replace(sampling, channels=channels))
 
         def estimate(x: jax.Array, k: jax.Array) -> tuple[jax.Array, ...]:
             both = denoise(x, k)
@@ -179,26 +184,24 @@ class Denoise:
         return run(pair, start, np.append(indices, -1), self.path)
 
     def programs(self, params: Any, batch: Batch) -> dict[str, tuple[Any, tuple]]:
-        """``decode``: 50 steps with guidance for a batch of labels, for ahead-of-time compilation."""
+        """``decode``: 50 steps with guidance for a batch of conditions, for ahead-of-time compilation."""
         shape = batch[self.field].shape[1:]
 
         def decode(params, batch, key):
-            guided = TableSampling(steps=50, guidance=4.0 if self.classes else 1.0)
-            label = batch["label"] if self.classes else None
-            return self.sample(params, label, noise.per_example(key, batch["index"]), shape, guided)
+            condition = self._data(batch)[1]
+            guided = TableSampling(steps=50, guidance=1.0 if condition is None else 4.0)
+            return self.sample(params, condition, noise.per_example(key, batch["index"]), shape, guided)
 
         key = jax.eval_shape(lambda: jax.random.key(0))
         return {"decode": (decode, (params, batch, key))}
 
-    def _predict(
-        self, params: Any, x: jax.Array, k: jax.Array, label: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array | None]:
+    def _predict(self, params: Any, x: jax.Array, k: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array | None]:
         """The noise, and the place of the log variance between its bounds where it is learned."""
-        out = self.model.apply({"params": params}, x, k.astype(jnp.float32), label)
+        out = self.model.apply({"params": params}, x, k.astype(jnp.float32), condition)
         if not self.learned_variance:
             return out, None
         guess, nu = jnp.split(out, 2, axis=-1)
         return guess, (nu + 1) / 2
 
-    def _data(self, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
-        return batch[self.field], batch["label"] if self.classes else None
+    def _data(self, batch: Batch) -> tuple[jax.Array, Any]:
+        return batch[self.field], self.condition.of(batch, self.model)

@@ -1,4 +1,4 @@
-"""Training a generator of images (or grids of latents) by diffusion, with classes or without."""
+"""Training a generator of images (or grids of latents) by diffusion, from classes, from text or from nothing."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtok.diffusion import guidance, noise, paths, predictions, samplers, times
-from jaxtok.tasks import labels
+from jaxtok.tasks import conditions
 
 Batch = Mapping[str, jax.Array]
 Draw = Callable[[jax.Array], jax.Array]  # keys [B] to times [B]
@@ -67,11 +67,12 @@ class Diffuse:
     velocity towards data (SiT, LightningDiT); ``scale`` multiplies the time that it is fed.
 
     Attributes:
-      model: ``model(x [B, H, W, C], t [B], label [B] or None)``, such as :class:`jaxtok.nn.dit.DiT`.
+      model: ``model(x [B, H, W, C], t [B], condition)``, such as :class:`jaxtok.nn.dit.DiT`.
       field: the batch's key of the data, "image" or "latents".
       draw: times of training, from keys [B].
       shift: of the drawn times.
-      label_drop: share of examples whose label is hidden, for guidance.
+      condition: what the network is told: :class:`jaxtok.tasks.conditions.Label`, or ``Text``.
+      label_drop: share of examples whose condition is hidden, for guidance.
       direction: weight of the mean of 1 - cos(prediction, target) over channels (LightningDiT).
       flip: see above.
       scale: see above.
@@ -82,6 +83,7 @@ class Diffuse:
     field: str = "image"
     draw: Draw = times.logit_normal
     shift: float = 1.0
+    condition: Any = conditions.LABEL
     label_drop: float = 0.1
     direction: float = 0.0
     flip: bool = True
@@ -89,7 +91,7 @@ class Diffuse:
     path: paths.Path = paths.Linear()
 
     def __post_init__(self):
-        labels.check_drop(self.label_drop)
+        conditions.check_drop(self.label_drop)
 
     accumulable = True
 
@@ -98,17 +100,17 @@ class Diffuse:
         """Labels that the network knows, besides the one of no class."""
         return self.model.classes
 
-    def velocity(self, params: Any, x: jax.Array, t: jax.Array, label: jax.Array | None) -> jax.Array:
+    def velocity(self, params: Any, x: jax.Array, t: jax.Array, condition: Any) -> jax.Array:
         """dx/dt in the library's time, at times t [B] or one for all: the network behind its conventions."""
         t = jnp.broadcast_to(t, (len(x),))
         fed = (1 - t if self.flip else t) * self.scale
-        out = self.model.apply({"params": params}, x, fed, label)
+        out = self.model.apply({"params": params}, x, fed, condition)
         return -out if self.flip else out
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[dict, dict, dict]:
         """Parameters from a batch's shapes; no state, nothing frozen."""
-        x, label = self._data(batch)
-        return self.model.init(rng, x, jnp.ones(len(x)), label)["params"], {}, {}
+        x, condition = self._data(batch)
+        return self.model.init(rng, x, jnp.ones(len(x)), condition)["params"], {}, {}
 
     def losses(
         self, params: Any, state: Any, batch: Batch, rng: jax.Array, step: jax.Array, *, frozen: Any = None,
@@ -116,14 +118,16 @@ class Diffuse:
     ) -> tuple[dict[str, tuple[jax.Array, dict[str, jax.Array]]], Any]:  # fmt: skip
         """The loss of the one player, ``main``."""
         del step, frozen, ema
-        x, label = self._data(batch)
+        x, condition = self._data(batch)
         keys = jax.vmap(lambda key: jax.random.split(key, 3))(noise.per_example(rng, batch["index"]))
         t = jnp.asarray(times.shift(self.draw(keys[:, 0]), self.shift))
         e = noise.unit(keys[:, 1], x.shape[1:])
-        if label is not None:
-            label = labels.hide(keys[:, 2], label, self.classes, self.label_drop)
+        if condition is not None:
+            condition = conditions.hide(
+                keys[:, 2], condition, self.condition.none(condition, self.model), self.label_drop
+            )
         x_t, target = paths.interpolate(self.path, x, e, t)
-        found = self.velocity(params, x_t, t, label)
+        found = self.velocity(params, x_t, t, condition)
         loss = jnp.square(found - target).mean()
         numbers = {"flow": loss}
         if self.direction:
@@ -136,12 +140,12 @@ class Diffuse:
     ) -> dict[str, jax.Array]:
         """``flow``: the squared error of the velocity per example at 4 fixed times."""
         del state, frozen
-        x, label = self._data(batch)
+        x, condition = self._data(batch)
         e = noise.unit(noise.per_example(rng, batch["index"]), x.shape[1:])
 
         def at(t: jax.Array) -> jax.Array:
             x_t, target = paths.interpolate(self.path, x, e, jnp.broadcast_to(t, len(x)))
-            error = jnp.square(self.velocity(params, x_t, t, label) - target)
+            error = jnp.square(self.velocity(params, x_t, t, condition) - target)
             return error.reshape(len(x), -1).mean(1)
 
         return {"flow": jax.lax.map(at, times.evenly(jnp.arange(4), 4)).mean(0)}
@@ -149,75 +153,73 @@ class Diffuse:
     def sample(
         self,
         params: Any,
-        label: jax.Array | None,
+        condition: Any,
         keys: jax.Array,
         shape: tuple[int, ...],
         sampling: Sampling | None = None,
     ) -> jax.Array:
-        """Samples, float32 [B, H, W, C]; each depends on its own key and label alone.
+        """Samples, float32 [B, H, W, C]; each depends on its own key and condition alone.
 
         Args:
           params: of the model.
-          label: int [B], or None for a network without labels.
+          condition: labels int [B]; ids and mask of text; or None for a network that is told nothing.
           keys: [B].
           shape: (H, W, C).
           sampling: None for the defaults.
 
         Raises:
-          ValueError: for guidance of a network that knows no class.
+          ValueError: for guidance of a network that is told nothing.
         """
         sampling = sampling or Sampling()
         draws = jax.vmap(lambda key: jax.random.split(key))(keys)
         start = noise.unit(draws[:, 0], shape)
         grid = np.asarray(times.shift(times.uniform_grid(sampling.steps), sampling.shift), np.float32)
 
-        def predict(x: jax.Array, t: jax.Array, label: jax.Array | None) -> jax.Array:
-            return self.velocity(params, x, t, label)
-
-        velocity = guided(predict, label, self.classes, sampling)
+        velocity = guided(
+            functools.partial(self.velocity, params), *conditions.pair(self.condition, condition, self.model, params),
+            sampling,
+        )  # fmt: skip
         return _run(sampling.method, velocity, self.path, start, grid, draws[:, 1])
 
     def programs(self, params: Any, batch: Batch) -> dict[str, tuple[Any, tuple]]:
-        """``decode``: 50 Euler steps with guidance for a batch of labels, for ahead-of-time compilation."""
+        """``decode``: 50 Euler steps with guidance for a batch of conditions, for ahead-of-time compilation."""
         shape = batch[self.field].shape[1:]
 
         def decode(params, batch, key):
-            guided = Sampling(guidance=4.0 if self.classes else 1.0)
-            label = batch["label"] if self.classes else None
-            return self.sample(params, label, noise.per_example(key, batch["index"]), shape, guided)
+            condition = self._data(batch)[1]
+            guided = Sampling(guidance=1.0 if condition is None else 4.0)
+            return self.sample(params, condition, noise.per_example(key, batch["index"]), shape, guided)
 
         key = jax.eval_shape(lambda: jax.random.key(0))
         return {"decode": (decode, (params, batch, key))}
 
-    def _data(self, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
-        return batch[self.field], batch["label"] if self.classes else None
+    def _data(self, batch: Batch) -> tuple[jax.Array, Any]:
+        return batch[self.field], self.condition.of(batch, self.model)
 
 
-def guided(
-    predict: Callable[..., jax.Array], label: jax.Array | None, none: int, sampling: Any
-) -> Callable[..., jax.Array]:
-    """A denoiser ``(x, t) -> prediction`` of one ``(x, t, label)``, with guidance of the first channels or of all.
+def guided(predict: Callable[..., jax.Array], condition: Any, none: Any, sampling: Any) -> Callable[..., jax.Array]:
+    """A denoiser ``(x, t) -> prediction`` of one ``(x, t, condition)``, with guidance of the first channels or of all.
 
     Args:
-      predict: of x [B, ...] at times t, with labels [B] or None.
-      label: int [B] or None.
-      none: the label of no class.
+      predict: of x [B, ...] at times t, with conditions [B, ...] or None.
+      condition: what is told, or None.
+      none: what tells nothing, alike.
       sampling: has ``guidance``, ``interval`` and ``channels``, see :class:`Sampling`.
 
     Raises:
-      ValueError: for guidance without labels.
+      ValueError: for guidance without conditions.
     """
 
     def strong(x: jax.Array, t: jax.Array) -> jax.Array:
-        return predict(x, t, label)
+        return predict(x, t, condition)
 
     if sampling.guidance == 1.0:
         return strong
-    if label is None:
-        raise ValueError("guidance needs a model with classes, found one without")
+    if condition is None:
+        raise ValueError("guidance needs a model with classes or text, found one without")
 
     def weak(x: jax.Array, t: jax.Array) -> jax.Array:
-        return predict(x, t, jnp.full_like(label, none))
+        return predict(x, t, none)
 
     def rule(conditional: jax.Array, unconditional: jax.Array, scale: jax.Array | float) -> jax.Array:
         mixed = guidance.classifier_free(conditional, unconditional, scale)

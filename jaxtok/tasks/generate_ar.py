@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtok.decode import autoregressive
 from jaxtok.decode import sampling as draws
 from jaxtok.diffusion import noise
-from jaxtok.tasks import code_guidance, labels
+from jaxtok.tasks import code_guidance, conditions
 
 Batch = Mapping[str, jax.Array]
 
@@ -67,7 +67,7 @@ class GenerateAR:
     label_drop: float = 0.1
 
     def __post_init__(self):
-        labels.check_drop(self.label_drop)
+        conditions.check_drop(self.label_drop)
 
     accumulable = True
 
@@ -89,7 +89,7 @@ class GenerateAR:
         del step, frozen, ema
         codes, label = data(batch, self.model)
         keys = jax.vmap(jax.random.split)(noise.per_example(rng, batch["index"]))
-        label = labels.hide(keys[:, 0], label, self.classes, self.label_drop)
+        label = conditions.hide(keys[:, 0], label, self.classes, self.label_drop)
         nats = self._nats(params, codes, label, keys[:, 1]).mean()
         return {"main": (nats, {"nats": nats})}, state
 
@@ -122,7 +122,7 @@ class GenerateAR:
         """
         sampling = sampling or ARSampling()
         check_shape(shape, self.model)
-        label, guided = conditions(label, len(keys), self.model, sampling.guidance)
+        label, guided = rows(label, len(keys), self.model, sampling.guidance)
         logits, cache = self._apply(params, jnp.zeros((len(label), 0), jnp.int32), label, self.model.cache(len(label)))
         step = autoregressive.stepper(lambda ids, cache: self._apply(params, ids, None, cache))
         length, logits = shape[0] * shape[1], logits[:, -1]
@@ -171,7 +171,7 @@ def check_shape(shape: tuple[int, ...], model: Any) -> None:
         raise ValueError(f"codes: expected a grid of shape {(*model.grid, 1)} (height, width, 1), found {tuple(shape)}")
 
 
-def conditions(label: jax.Array | None, count: int, model: Any, guidance: float) -> tuple[jax.Array, bool]:
+def rows(label: jax.Array | None, count: int, model: Any, guidance: float) -> tuple[jax.Array, bool]:
     """Labels of the network's rows, [B], or [2 B] with those of no class behind; and whether there is guidance.
 
     Raises:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from jaxtok.decode import masked
 from jaxtok.diffusion import guidance, noise, times
-from jaxtok.tasks import code_guidance, labels
-from jaxtok.tasks.generate_ar import check_shape, conditions, data, program
+from jaxtok.tasks import code_guidance, conditions
+from jaxtok.tasks.generate_ar import check_shape, data, program, rows
 
 Batch = Mapping[str, jax.Array]
 
@@ -103,7 +103,7 @@ class GenerateMasked:
         del step, frozen, ema
         codes, label = data(batch, self.model)
         keys = jax.vmap(lambda key: jax.random.split(key, 4))(noise.per_example(rng, batch["index"]))
-        label = labels.hide(keys[:, 0], label, self.classes, self.label_drop)
+        label = conditions.hide(keys[:, 0], label, self.classes, self.label_drop)
         share = jnp.maximum(jnp.cos(jnp.pi / 2 * times.uniform(keys[:, 1])), self.least)
         hidden = chosen(keys[:, 2], share, codes.shape[1])
         log_p, target = self._log_p(params, codes, hidden, label, keys[:, 3])
@@ -149,7 +149,7 @@ class GenerateMasked:
         """
         sampling = sampling or MaskedSampling()
         check_shape(shape, self.model)
-        label, guided = conditions(label, len(keys), self.model, sampling.guidance)
+        label, guided = rows(label, len(keys), self.model, sampling.guidance)
 
         def predict(ids: jax.Array, done: jax.Array) -> jax.Array:
             logits = self._logits(params, jnp.concatenate([ids, ids]) if guided else ids, label, None)
