@@ -150,10 +150,11 @@ def decode(argv: list[str]) -> int:
 
 
 def sample(argv: list[str]) -> int:
-    """Samples a generator of images; writes a PNG grid with a row for each class."""
+    """Samples a generator of images; writes a PNG grid with a row for each class or text."""
     options = Options("sample")
     options.string("model", "", "the directory of a generator's run")
     options.strings("class", "a class's name or number; may be repeated; all classes where none is given")
+    options.strings("text", "what a generator that reads text shall show; may be repeated")
     options.integer("count", 8, "samples of each class")
     options.string("output", "samples.png", "the PNG file to write")
     options.integer("seed", 0, "of the noise")
@@ -178,8 +179,8 @@ def sample(argv: list[str]) -> int:
         raise ValueError(f"model {name!r}: is a {type(model).__name__}, expected a generator")
     given = {key: options[key] for key in settings if options[key] is not None}
     generator_commands.sample(
-        model, recipes.of_run(recipes.place(name)), output, classes=options["class"], count=options["count"],
-        seed=options["seed"], settings=given,
+        model, recipes.of_run(recipes.place(name)), output, classes=options["class"], texts=options["text"],
+        count=options["count"], seed=options["seed"], settings=given,
     )  # fmt: skip
     return 0
 

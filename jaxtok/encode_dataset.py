@@ -225,8 +225,8 @@ def _grids(work: _Work, positions: np.ndarray) -> Iterator[token_records.TokenGr
         found = np.asarray(tokens.latents if tokens.codes is None else tokens.codes)
         grids = np.stack(np.split(found, len(both)), axis=1)  # [B, 1 or 2, h, w, C]
         for at, grid in zip(part, grids):
-            row = index.row(int(at))
-            yield token_records.TokenGrid(grid, row.file, row.group, row.style, row.item, row.split)
+            row, captions = index.row(int(at)), work.source.record(int(at)).captions
+            yield token_records.TokenGrid(grid, row.file, row.group, row.style, row.item, captions, row.split)
 
 
 def _commit(work: _Work, target: epath.Path, names: list[str], plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,16 +12,17 @@ from jaxtok.tasks import image_report
 
 
 def sample(
-    model: GeneratorModel, config: Mapping[str, Any], output: epath.Path, *, classes: Sequence[str], count: int,
-    seed: int, settings: Mapping[str, Any],
+    model: GeneratorModel, config: Mapping[str, Any], output: epath.Path, *, classes: Sequence[str],
+    texts: Sequence[str], count: int, seed: int, settings: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    """Writes a PNG grid, a row of ``count`` samples for each class.
+    """Writes a PNG grid, a row of ``count`` samples for each class or text.
 
     Args:
       model: the generator.
       config: of its run.
       output: the PNG file.
       classes: names or numbers; all of them where there is none.
+      texts: for a generator that reads text, at least one.
       count: samples of each.
       seed: of the noise.
       settings: of the sampler, where they shall be others than the run's.
@@ -33,6 +34,17 @@ def sample(
         raise ValueError(f"--count: expected at least 1, found {count}")
     if output.suffix != ".png":
         raise ValueError(f"--output: expected a .png file, found {str(output)!r}")
+    if model.reader:
+        if classes or not texts:
+            found = f"--class {classes[0]!r}" if classes else "no text"
+            raise ValueError(f"--text: this generator reads text, found {found}")
+        asked = [text for text in texts for _ in range(count)]
+        images = model.sample(asked, rng=seed, **settings)
+        image_report.rows(output, dict(zip(texts, np.split(images, len(texts)))))
+        print(f"{count} samples of {len(texts)} texts -> {output}")
+        return
+    if texts:
+        raise ValueError(f"--text: this generator reads no text, found {texts[0]!r}")
     if not model.classes:
         if classes:
             raise ValueError(f"--class: this generator knows no classes, found {classes[0]!r}")

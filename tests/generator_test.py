@@ -8,17 +8,18 @@ from PIL import Image
 import jaxtok
 from jaxtok import classifier_model, cli, generator_model
 from jaxtok import model as model_lib
+from jaxtok.data.abstract import abstract_batch
 
 RNG = np.random.default_rng(0)
 
 
-def _save(folder, name, **changes):
-    """A tiny generator whose output depends on its label from the beginning."""
-    config = jaxtok.get_config("lightningdit:tiny").copy_and_resolve_references().to_dict()
+def _save(folder, name, slug="lightningdit", **changes):
+    """A tiny generator whose output depends on what it is told from the beginning."""
+    config = jaxtok.get_config(f"{slug}:tiny").copy_and_resolve_references().to_dict()
     for section, values in changes.items():
         config[section] = config[section] | values if isinstance(values, dict) else values
     task = jaxtok.build(config["task"], model=jaxtok.build(config["model"]))
-    batch = {"image": np.zeros((1, 16, 16, 3), np.float32), "label": np.zeros(1, np.int32)}
+    batch = {name: np.zeros(shape, dtype) for name, (shape, dtype) in abstract_batch(config["data"], 1).items()}
     params, _, _ = jax.jit(task.init)(jax.random.key(0), batch)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -32,6 +33,7 @@ def place(tmp_path_factory):
     _save(folder, "model")
     _save(folder, "plain", task={"label_drop": 0.0})
     _save(folder, "nameless", model={"classes": 0})
+    _save(folder, "text", "pixart")
     config = jaxtok.get_config("fvq:tiny").copy_and_resolve_references().to_dict()
     task = jaxtok.build(config["task"], model=jaxtok.build(config["model"]))
     params, _, _ = jax.jit(task.init)(jax.random.key(0), {"image": np.zeros((1, 16, 16, 3), np.float32)})
@@ -67,6 +69,23 @@ def test_the_command_writes_a_row_for_each_class(place, tmp_path, capsys):
     assert Image.open(tmp_path / "n.png").size[1] == side + 4
 
 
+def test_a_sample_depends_on_its_place_its_text_and_the_seed_alone(place, tmp_path, capsys):
+    model = jaxtok.load(place / "text")
+    images = model.sample(["red apple", "flag: Canada", "cat"])
+    assert images.shape == (3, 16, 16, 3) and images.dtype == np.uint8
+    np.testing.assert_array_equal(model.sample(["red apple", "flag: Canada"])[1], images[1])
+    np.testing.assert_array_equal(model.sample(["b", "flag: Canada", "a text of more ids"])[1], images[1])
+    assert (model.sample(["red apple", "flag: Chad", "cat"])[1] != images[1]).any()
+    assert (model.sample(["red apple", "flag: Canada", "cat"], guidance=1.0) != images).any()
+    command = ["sample", "--model", f"{place}/text", "--count", "2", "--output", f"{tmp_path}/grid.png"]
+    assert cli.main([*command, "--text", "red apple", "--text", "cat"]) == 0
+    assert "2 samples of 2 texts" in capsys.readouterr().out
+    assert Image.open(tmp_path / "grid.png").size[1] == 2 * (16 * 4 + 4)
+    for texts in ("red apple", [], [3]):
+        with pytest.raises(ValueError, match="texts: expected a list of texts"):
+            model.sample(texts)
+
+
 BAD = {
     "zero steps": ("--model {}/model --steps 0", "steps must be at least 1, found 0"),
     "unknown sampler": ("--model {}/model --method eular", "method must be one of"),
@@ -76,6 +95,10 @@ BAD = {
     "guidance without a null condition": ("--model {}/plain --guidance 3", "knows no null condition"),
     "guidance without classes": ("--model {}/nameless --guidance 3", "knows no null condition (it has 0 classes"),
     "class without classes": ("--model {}/nameless --class 1", "knows no classes"),
+    "text without a reader": ("--model {}/model --text apple", "--text: this generator reads no text, found 'apple'"),
+    "no text": ("--model {}/text", "--text: this generator reads text, found no text"),
+    "class in place of text": ("--model {}/text --class 3", "--text: this generator reads text, found --class '3'"),
+    "text too long": ("--model {}/text --text " + 41 * "a", "has 41 ids, expected 1 to 40"),
     "no samples": ("--model {}/model --count 0", "--count: expected at least 1, found 0"),
     "another kind of file": ("--model {}/model --output grid.jpg", "expected a .png file"),
     "a tokenizer": ("--model {}/tokenizer", "is a ImageModel, expected a generator"),

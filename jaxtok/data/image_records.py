@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -66,12 +66,12 @@ class Row:
     digest: str = ""
 
     @classmethod
-    def of(cls, record: Picture) -> "Row":
-        """The line for a record."""
+    def of(cls, record: Any) -> Self:
+        """The line for a record: a :class:`Picture`, or what has its fields and ``data``."""
         lengths = {language: records.text_bytes(text) for language, text in sorted(record.captions.items()) if text}
         return cls(
             file=record.file, split=record.split, group=record.group, style=record.style, item=record.item,
-            captions=lengths, digest=records.digest(record.image) if record.image else "",
+            captions=lengths, digest=records.digest(record.data) if record.data else "",
         )  # fmt: skip
 
     def cells(self) -> dict[str, str]:
@@ -80,7 +80,7 @@ class Row:
         return {name: str(value) for name, value in dataclasses.asdict(self).items()} | {"captions": lengths}
 
     @classmethod
-    def parse(cls, cells: Sequence[str]) -> "Row":
+    def parse(cls, cells: Sequence[str]) -> Self:
         """The inverse of ``cells``; ValueError for another number of cells or what is no number."""
         file, split, group, style, item, captions, sha = cells
         pairs = [pair.rpartition(":") for pair in captions.split()]
@@ -113,7 +113,7 @@ class Index(records.Columns):
     def row(self, position: int) -> Row:
         """The line at a position."""
         lengths = {language: int(column[position]) for language, column in self.captions.items() if column[position]}
-        return Row(
+        return self.line(
             file=self.file[position], split=self.split[position], group=self.groups[self.group[position]],
             style=self.styles[self.style[position]], item=self.item[position], captions=lengths,
             digest=self.digest[position],

@@ -120,23 +120,26 @@ class Images:
         if self.label:
             out["label"] = labels.numbers(self.label, source.index, position)
         if bucket.ids:
-            ids = self.text.encode(caption)
-            if not 0 < len(ids) <= bucket.ids:
-                raise CorruptRecord(source, position, f"its caption has {len(ids)} ids, expected 1 to {bucket.ids}")
-            out["text_ids"] = np.full(bucket.ids, self.text.pad_id, np.int32)
-            out["text_ids"][: len(ids)] = ids
-            out["text_mask"] = np.arange(bucket.ids) < len(ids)
+            try:
+                out |= self.read(caption)
+            except ValueError as error:
+                raise CorruptRecord(source, position, f"its caption: {error}") from error
         return out
+
+    def read(self, text: str) -> dict[str, np.ndarray]:
+        """A caption as the examples hold it: text_ids int32 [ids] and text_mask bool [ids].
+
+        Raises:
+          ValueError: for an empty text, or one of more ids.
+        """
+        return padded(self.text, text, self.ids)
 
     def blank(self, bucket: Bucket) -> dict[str, np.ndarray]:
         """What stands in a row that is no example: grey, of class 0, with one id of padding."""
         out = {"image": np.zeros((bucket.size, bucket.size, 3), np.float32)}
         if self.label:
             out["label"] = np.zeros((), np.int32)
-        if bucket.ids:
-            out["text_ids"] = np.full(bucket.ids, self.text.pad_id, np.int32)
-            out["text_mask"] = np.arange(bucket.ids) < 1
-        return out
+        return out | (no_text(self.text, bucket.ids) if bucket.ids else {})
 
     def box(self, crop: Sequence[float], height: int, width: int) -> tuple[float, float, float, float]:
         """Left, upper, right, lower of the crop that four numbers in [0, 1) choose, within the image."""
@@ -167,6 +170,25 @@ class Images:
             hit = pixels, record.captions.get(self.language, "")
             cache.put(position, hit)
         return hit
+
+
+def padded(tokenizer: Any, text: str, length: int) -> dict[str, np.ndarray]:
+    """A text as examples hold it: text_ids int32 [length] and text_mask bool [length].
+
+    Raises:
+      ValueError: for an empty text, or one of more ids.
+    """
+    found = tokenizer.encode(text)
+    if not 0 < len(found) <= length:
+        raise ValueError(f"text {text!r}: has {len(found)} ids, expected 1 to {length}")
+    ids = np.full(length, tokenizer.pad_id, np.int32)
+    ids[: len(found)] = found
+    return {"text_ids": ids, "text_mask": np.arange(length) < len(found)}
+
+
+def no_text(tokenizer: Any, length: int) -> dict[str, np.ndarray]:
+    """What stands for no text: one id of padding."""
+    return {"text_ids": np.full(length, tokenizer.pad_id, np.int32), "text_mask": np.arange(length) < 1}
 
 
 class Planner:

@@ -1,13 +1,14 @@
 """Records of images as tokens: a grid of codes or latents with the image's class and style, and their index."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
 from jaxtok.data import image_records, records
 
+COLUMNS = ("file", "split", "group", "style", "item", "digest", "captions")
 DTYPES = {"codes": "<i4", "latents": "<f4"}
 
 
@@ -22,6 +23,7 @@ class TokenGrid:
       group: its class.
       style: what else tells images of one class apart.
       item: what it shows.
+      captions: by language.
       split: of ``records.SPLITS``.
     """
 
@@ -30,6 +32,7 @@ class TokenGrid:
     group: str = ""
     style: str = ""
     item: str = ""
+    captions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     split: str = "train"
 
     @property
@@ -43,7 +46,7 @@ class TokenGrid:
 
     def to_bytes(self) -> bytes:
         """The record framed."""
-        fields = {name: getattr(self, name) for name in ("file", "group", "style", "item", "split")}
+        fields = {name: getattr(self, name) for name in ("file", "group", "style", "item", "captions", "split")}
         return records.frame(fields | {"tokens": self._kind, "shape": list(self.tokens.shape)}, self.data)
 
     @classmethod
@@ -58,31 +61,19 @@ class TokenGrid:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One line of an index."""
-
-    file: str
-    split: str
-    group: str
-    style: str
-    item: str
-    digest: str = ""
-    captions: ClassVar[Mapping[str, int]] = {}
-
-    @classmethod
-    def of(cls, record: TokenGrid) -> "Row":
-        """The line for a record."""
-        return cls(record.file, record.split, record.group, record.style, record.item, records.digest(record.data))
+class Row(image_records.Row):
+    """One line of an index, as of images, in an order of its own by which the kinds of index are told apart."""
 
     def cells(self) -> dict[str, str]:
         """The line as strings by column."""
-        return dataclasses.asdict(self)
+        cells = super().cells()
+        return {name: cells[name] for name in COLUMNS}
 
     @classmethod
-    def parse(cls, cells: Sequence[str]) -> "Row":
-        """The inverse of ``cells``; ValueError for another number of cells."""
-        file, split, group, style, item, sha = cells
-        return cls(file, split, group, style, item, sha)
+    def parse(cls, cells: Sequence[str]) -> Self:
+        """The inverse of ``cells``; ValueError for another number of cells or what is no number."""
+        *first, sha, captions = cells
+        return super().parse((*first, captions, sha))
 
 
 class Index(image_records.Index):
@@ -91,15 +82,5 @@ class Index(image_records.Index):
     kind = "token grids"
     record = TokenGrid
     line = Row
-    columns = ("file", "split", "group", "style", "item", "digest")
+    columns = COLUMNS
     tokens: Mapping[str, Any] = {}
-
-    def __init__(self, rows: Iterable[Any]):
-        super().__init__(rows)
-
-    def row(self, position: int) -> Any:
-        """The line at a position."""
-        return Row(
-            file=self.file[position], split=self.split[position], group=self.groups[self.group[position]],
-            style=self.styles[self.style[position]], item=self.item[position], digest=self.digest[position],
-        )  # fmt: skip

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxtok.data import images, labels, sources, token_records
 from jaxtok.data.sources import CorruptRecord
+from jaxtok.text.bytes import Bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,12 +17,15 @@ class Bucket:
 
     shape: tuple[int, int, int]
     codebook: int
+    ids: int = 0
     length: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """Grids of tokens with a class: ``codes`` int32 [h, w, Q], or ``latents`` float32 [h, w, D] of mean 0, deviation 1.
+    """Grids of tokens with a class and perhaps a caption.
+
+    They are ``codes`` int32 [h, w, Q], or ``latents`` float32 [h, w, D] of mean 0, deviation 1.
 
     Latents are normalised per channel by the statistics of the train split, which lie beside them.
 
@@ -32,6 +36,7 @@ class Tokens:
       flip: every other training example is of the mirrored image; the set must hold those.
       fingerprint: of the tokenizer, by which tokens of another one are refused, such as
         ``dict(target="jaxtok.fingerprint:of_run", run="runs/fvq")``; "" takes any.
+      language: of the caption, "" for none; ``ids`` and ``text`` as in :class:`jaxtok.data.images.Images`.
     """
 
     shape: tuple[int, ...] = ()
@@ -39,10 +44,12 @@ class Tokens:
     label: str = "group"
     flip: bool = False
     fingerprint: str = ""
+    language: str = ""
+    ids: int = 64
+    text: Any = dataclasses.field(default_factory=Bytes)
 
     kind = "token grids"
-    language: ClassVar[str] = ""  # what plans of images may have besides
-    crop: ClassVar[tuple[float, ...]] = ()
+    crop: ClassVar[tuple[float, ...]] = ()  # what plans of images may have besides
 
     def __post_init__(self):
         labels.check(self.label)
@@ -53,7 +60,7 @@ class Tokens:
         """The one bucket; ValueError where it is known from the source alone."""
         if not self.shape or self.codebook < 0:
             raise ValueError("examples: shape and codebook: expected both, to know a batch without its source")
-        return (Bucket(self.shape[:3], self.codebook),)  # ty: ignore[invalid-argument-type]
+        return (Bucket(self.shape[:3], self.codebook, self.ids if self.language else 0),)  # ty: ignore[invalid-argument-type]
 
     def classes(self, index: Any) -> list[str]:
         """What the numbers of ``label`` stand for."""
@@ -86,7 +93,7 @@ class Tokens:
         return images.Planner(whole, index, chosen, training)
 
     def make(self, plan: images.Plan, bucket: Bucket, source: sources.Source) -> dict[str, np.ndarray]:
-        """Reads a planned example: codes [h, w, Q] or latents [h, w, D]; label.
+        """Reads a planned example: codes [h, w, Q] or latents [h, w, D]; label; text_ids, text_mask [N].
 
         Raises:
           CorruptRecord: when the record cannot be used.
@@ -106,13 +113,23 @@ class Tokens:
             out = {"latents": (grid - mean) / deviation}
         if self.label:
             out["label"] = labels.numbers(self.label, source.index, position)
+        if bucket.ids:
+            try:
+                out |= self.read(record.captions.get(self.language, ""))
+            except ValueError as error:
+                raise CorruptRecord(source, position, f"its caption: {error}") from error
         return out
+
+    def read(self, text: str) -> dict[str, np.ndarray]:
+        """A caption as the examples hold it: text_ids int32 [ids] and text_mask bool [ids]."""
+        return images.padded(self.text, text, self.ids)
 
     def blank(self, bucket: Bucket) -> dict[str, np.ndarray]:
         """What stands in a row that is no example: zeros, of class 0."""
         name, dtype = ("codes", np.int32) if bucket.codebook else ("latents", np.float32)
-        out = {name: np.zeros(bucket.shape, dtype)}
-        return out | ({"label": np.zeros((), np.int32)} if self.label else {})
+        out: dict[str, np.ndarray] = {name: np.zeros(bucket.shape, dtype)}
+        out |= {"label": np.zeros((), np.int32)} if self.label else {}
+        return out | (images.no_text(self.text, bucket.ids) if bucket.ids else {})
 
 
 def describe(source: str) -> dict[str, Any]:

@@ -14,8 +14,9 @@ TIMES = 5.0  # as often as chance, at least, shall the judge see the class that 
 def verdict(accuracy: Mapping[str, float], distance: Mapping[str, float]) -> tuple[bool, str]:
     """Whether the run holds, and the sentence that says so.
 
-    It holds when the judge sees the asked class at least five times as often as chance, and the samples are nearer to
-    the training images (Frechet distance) than the untrained model's. A number that is not finite falls short.
+    It holds when the judge sees the asked class at least five times as often as chance (with few classes: half of the
+    way from chance to real images), and the samples are nearer to the training images (Frechet distance) than the
+    untrained model's. A number that is not finite falls short.
 
     Args:
       accuracy: ``samples``, ``chance`` and ``held_out``: shares.
@@ -25,7 +26,8 @@ def verdict(accuracy: Mapping[str, float], distance: Mapping[str, float]) -> tup
     times = shares["samples"] / shares["chance"]
     seen = f"the judge sees the asked class in {shares['samples']:.1%} of the samples, {times:.1f} times chance"
     near = f"Frechet distance {far['samples']:.2f} against {far['untrained']:.2f} untrained"
-    holds = times >= TIMES and far["samples"] < far["untrained"]
+    needed = min(TIMES * shares["chance"], (shares["chance"] + shares["held_out"]) / 2)
+    holds = shares["samples"] >= needed and far["samples"] < far["untrained"]
     return holds, f"{'Holds' if holds else 'Falls short'}: {seen}; {near} (real held-out images {far['held_out']:.2f})."
 
 
@@ -38,7 +40,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         - what :func:`jaxtok.tasks.report.page` wants;
         - ``accuracy``, ``distance``: as :func:`verdict` wants them; distances with ``unguided`` too where there is one;
         - ``judge``, ``features``: its name and how many features it has;
-        - ``classes``, ``samples`` (of each class), ``held_out`` (images), ``split``;
+        - ``classes``, ``asked`` (for what, in words), ``held_out`` (images), ``split``;
         - ``sampling``: the settings, in words; ``calls``: of the network for one sample.
 
     Raises:
@@ -58,9 +60,9 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"| chance | {accuracy['chance']:.1%} | |",
         "",
         f"The judge is `{value['judge']}`, a classifier trained on the real training images. Asked class: "
-        f"{value['samples']} samples of each of {value['classes']} classes. Frechet distance: on the judge's "
-        f"{value['features']} features (so it is no FID), {value['held_out']} images with the labels of the "
-        f"{value['split']} split against all training images.",
+        f"{value['asked']}, {value['classes']} classes. Frechet distance: on the judge's {value['features']} features "
+        f"(so it is no FID), as many images as the {value['split']} split has, {value['held_out']}, of what they show, "
+        "against all training images.",
     ]
     points = [f"Sampling: {value['sampling']}; {value['calls']} calls of the network for one sample."]
     return report.page(results, verdict(accuracy, distance)[1], body, points)

@@ -68,7 +68,8 @@ def test_every_image_and_its_mirror_are_encoded(images, model, tmp_path):
         assert record.tokens.dtype == np.int32
         np.testing.assert_array_equal(record.tokens[0], _codes(number))
         np.testing.assert_array_equal(record.tokens[1], _codes(number)[:, ::-1])
-        names = ("file", "split", "group", "style", "item")
+        assert record.captions == pictures.record(position).captions and record.captions["en"] == f"picture {number}"
+        names = ("file", "split", "group", "style", "item", "captions")
         assert [getattr(found.index.row(position), name) for name in names] == [getattr(row, name) for name in names]
     said = tokens.describe(f"tokens:{tmp_path / 'out'}")
     assert (said["fingerprint"], said["source"], said["codebook"]) == (mark, f"folder:{images}", 60)
@@ -195,6 +196,22 @@ def test_batches_of_codes(images, model, tmp_path):
     assert abstract_batch({"examples": known}, 8) == {
         "codes": ((8, 2, 2, 1), np.int32), "label": ((8,), np.int32), "index": ((8,), np.int32),
     }  # fmt: skip
+
+
+def test_captions_come_with_the_tokens_of_their_image(images, model, tmp_path):
+    out = tmp_path / "out"
+    encode_dataset(model, f"folder:{images}", out)
+    config = _config(out, label="", language="de", ids=9)
+    batch = next(pipeline.training(config, batch_size=8, seed=0))
+    examples = jaxtok.build(config["examples"])
+    for codes, ids, mask in zip(batch["codes"], batch["text_ids"], batch["text_mask"]):
+        word, number = examples.text.decode(ids[mask]).split()
+        assert word == "Bild" and int(number) % 3  # every third has no German one
+        np.testing.assert_array_equal(codes, _codes(int(number)))
+    known = dict(config["examples"], shape=(2, 2, 1), codebook=60)
+    assert abstract_batch({"examples": known}, 8)["text_mask"] == ((8, 9), np.bool_)
+    with pytest.raises(ValueError, match="the source has captions in 'de', 'en'"):
+        pipeline.training(_config(out, language="fr"), batch_size=8, seed=0)
 
 
 def test_tokens_that_do_not_fit_are_refused(images, model, tmp_path):

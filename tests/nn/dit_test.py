@@ -9,7 +9,7 @@ from jaxtok.nn import ddt, embed, rope, windows
 from jaxtok.nn.dit import SIZES, DiT, DiTBlock, InContextDiT, adaln
 from jaxtok.nn.embed import TimeEmbedding
 from jaxtok.nn.stack import recorded
-from jaxtok.nn.text_dit import TextDiT
+from jaxtok.nn.text_dit import CaptionDiT, TextDiT, TextEncoder
 
 KEY = jax.random.key(0)
 
@@ -164,6 +164,26 @@ def test_real_tokens_of_the_context_matter_and_padding_does_not(make, filled, fi
     np.testing.assert_array_equal(run(hidden), out)
     changed = np.asarray(run(seen))
     assert np.abs(changed - out)[0].max() > 1e-3 and (changed[1] == out[1]).all()
+
+
+def test_words_reach_the_image_and_padding_does_not(filled):
+    network = TextDiT(depth=1, width=16, heads=2)
+    module = CaptionDiT(TextEncoder(vocabulary=9, width=8, depth=1, heads=2), network)
+    x, t, mask = drawn(1, 2, 4, 4, 3), np.array([0.1, 0.9], np.float32), np.array([[1, 1, 0], [1, 1, 1]], bool)
+    ids = np.array([[3, 4, 0], [5, 6, 7]])
+    variables = filled(module, x, t, {"ids": ids, "mask": mask}, deviation=0.6)
+    run = jax.jit(lambda ids, mask: module.apply(variables, x, t, {"ids": ids, "mask": mask}))
+    out = run(ids, mask)
+    tiny = 2e-6 * np.abs(out).max()
+    np.testing.assert_allclose(run(np.array([[3, 4, 8], [5, 6, 7]]), mask), out, atol=tiny)
+    for other in ([4, 3, 0], [3, 5, 0]):  # their order counts, too
+        changed = run(np.array([other, [5, 6, 7]]), mask)
+        assert np.abs(changed[0] - out[0]).max() > 1e-4
+        np.testing.assert_allclose(changed[1], out[1], atol=tiny)
+    longer = run(np.pad(ids, ((0, 0), (0, 2))), np.pad(mask, ((0, 0), (0, 2))))
+    np.testing.assert_allclose(longer, out, atol=tiny)
+    read = module.apply(variables, {"ids": ids, "mask": mask}, method="read")
+    np.testing.assert_allclose(module.apply(variables, x, t, read), out, atol=tiny)
 
 
 def test_head_of_ddt_knows_time_and_class_by_its_conditions_only(filled, first):

@@ -19,6 +19,7 @@ PARAMETERS = {
     "lightningdit": 674_961_824,
     "llamagen": 342_910_976,
     "maskgit": 172_457_193,
+    "pixart": 610_856_096 - (4096 - 1024) * 1152 + 201_617_408,  # published for text of width 4096; and the encoder
     "tadicodec": 495_766_670,
 }
 

@@ -8,6 +8,7 @@ import pytest
 
 from jaxtok.diffusion import noise
 from jaxtok.nn.dit import DiT
+from jaxtok.tasks import conditions
 from jaxtok.tasks.diffuse import METHODS, Diffuse, Sampling
 
 KEY = jax.random.key(0)
@@ -151,3 +152,44 @@ def test_a_dit_trains_and_samples_without_labels():
 def test_bad_input(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+class Reader(nn.Module):
+    """As Exact, for x ~ N(number of the text's real ids, 1/4); no text is the mean 1."""
+
+    classes = 0
+
+    @nn.compact
+    def __call__(self, x, t, text):
+        text = self.read(text)
+        return Exact(name="exact")(x, t, text["mean"])
+
+    def read(self, text):
+        return text if "mean" in text else {"mean": text["mask"].sum(1)}
+
+
+def _text(lengths, width=4):
+    mask = jnp.arange(width) < jnp.asarray(lengths)[:, None]
+    return {"ids": jnp.where(mask, 7, 0), "mask": mask}
+
+
+@pytest.mark.parametrize("sampling", [Sampling(steps=60), Sampling(steps=60, guidance=2.0)])
+def test_text_is_read_once_and_guidance_moves_away_from_no_text(sampling):
+    task = Diffuse(model=Reader(), condition=conditions.Text())
+    x = task.sample({"exact": PARAMS}, _text([2] * 60), jax.random.split(KEY, 60), SHAPE, sampling)
+    # Of straight paths to N(2, 1/4), away from those to N(1, 1/4): 2 means 2 + (2 - 1) at the end of each.
+    expected = 2.0 if sampling.guidance == 1.0 else 3.0
+    np.testing.assert_allclose(np.asarray(x).mean(), expected, atol=0.06)
+
+
+def test_a_share_of_texts_and_labels_is_hidden():
+    keys = jax.random.split(KEY, 4000)
+    text = _text([3] * 4000)
+    hidden = conditions.hide(keys, text, conditions.Text().none(text, None), 0.25)
+    shown = np.asarray(hidden["mask"].sum(1) == 3)
+    assert abs(shown.mean() - 0.75) < 0.03
+    np.testing.assert_array_equal(hidden["ids"][shown], text["ids"][shown])
+    assert (np.asarray(hidden["ids"])[~shown] == 0).all() and (np.asarray(hidden["mask"])[~shown].sum(1) == 1).all()
+    label = conditions.hide(keys, jnp.full(4000, 2), 5, 0.25)
+    np.testing.assert_array_equal(np.asarray(label) == 2, shown)
+    assert set(np.asarray(label).tolist()) == {2, 5}
