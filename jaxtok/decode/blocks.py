@@ -131,6 +131,9 @@ def decode_cached(
 ) -> tuple[jax.Array, jax.Array]:
     """:func:`decode` that computes most keys and values once per block (Fast-dLLM); blocks begin together in all rows.
 
+    What ``propose`` draws, it draws for the block alone, where :func:`decode` draws for the whole sequence: with a
+    temperature the ids are others, of the same distribution.
+
     The first call of a block is of the whole sequence. "dual": later ones are of the block alone and see the other
     positions as they were then. "prefix": later ones are of the block and all that follows it; compiled per block.
 

@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxtok.build import build
-from jaxtok.train import activations, sharding
+from jaxtok.train import activations, compiler, sharding
 from jaxtok.train import players as playing
 from jaxtok.train.players import Player
 from jaxtok.train.state import TrainState, Tree
@@ -81,7 +81,12 @@ def make_program(config: Mapping[str, Any], task: Any, mesh: Mesh, batch: Mappin
         players=players,
         init=jax.jit(init, out_shardings=places),
         frozen=jax.jit(lambda b: init(b)[1], out_shardings=places[1]),
-        step=jax.jit(step, donate_argnums=0, out_shardings=(places[0], sharding.replicated(mesh))),
+        step=jax.jit(
+            step,
+            donate_argnums=0,
+            out_shardings=(places[0], sharding.replicated(mesh)),
+            compiler_options=compiler.options(mesh),
+        ),
         like=jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, places),
         stop=sharding.flags_like(mesh),
     )

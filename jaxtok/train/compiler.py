@@ -1,0 +1,32 @@
+"""Compiler options of training steps."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+# jaxlib 0.10 makes YNNPACK programs of matrix products and convolutions with what stands around them. Without, steps on
+# two cores take from 1.06 (lightningdit:mini) to 0.5 (fvq:mini) of the time: experiments/benchmarks/step_options.py.
+CPU = {"xla_cpu_experimental_ynn_fusion_type": ""}
+
+
+def options(mesh: Mesh) -> dict[str, Any]:
+    """For ``jax.jit(compiler_options=...)`` of a step on the devices of a mesh; empty where there is nothing to say."""
+    return known(tuple(CPU.items())) if mesh.devices.flat[0].platform == "cpu" else {}
+
+
+@functools.cache
+def known(wanted: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    """Those of the options that this jaxlib knows on this machine's CPU: they come and go."""
+    return {name: value for name, value in wanted if _works({name: value})}
+
+
+def _works(options: Mapping[str, Any]) -> bool:
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        try:
+            jax.jit(lambda: 0, compiler_options=dict(options)).lower().compile()
+        except jax.errors.JaxRuntimeError:
+            return False
+    return True
