@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxtok.diffusion import noise
 from jaxtok.nn.dit import DiT
@@ -70,6 +71,16 @@ def test_a_sample_depends_on_its_own_key_and_label_alone(method):
     whole = TASK.sample(PARAMS, label, keys, SHAPE, sampling)
     alone = TASK.sample(PARAMS, label[1:2], keys[1:2], SHAPE, sampling)
     np.testing.assert_allclose(alone[0], whole[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_samples_are_the_same_on_eight_devices(method):
+    label, keys = jnp.arange(8) % 3, jax.random.split(KEY, 8)
+    run = jax.jit(lambda label, keys: TASK.sample(PARAMS, label, keys, SHAPE, Sampling(5, 2.0, method)))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread = run(*jax.device_put((label, keys), NamedSharding(mesh, PartitionSpec("data"))))
+    assert len(spread.sharding.device_set) == 8
+    np.testing.assert_allclose(spread, run(label, keys), atol=1e-5)
 
 
 def test_the_loss_of_the_exact_network_is_the_least_and_depends_on_no_neighbour():

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxtok.nn import cache as cache_lib
 from jaxtok.nn.dropout import dropout
@@ -63,7 +64,7 @@ SETTINGS = {
 
 
 @kinds
-def test_a_sample_depends_on_its_own_key_and_label_alone(kind):
+def test_a_sample_depends_on_its_own_key_and_label_and_on_no_device(kind):
     task, params = _trained(kind)
     label, keys = jnp.arange(4), jax.random.split(KEY, 4)
     run = jax.jit(lambda label, keys: task.sample(params, label, keys, (*GRID, 1), SETTINGS[kind]))
@@ -74,6 +75,9 @@ def test_a_sample_depends_on_its_own_key_and_label_alone(kind):
     np.testing.assert_array_equal(turned[::-1], whole)
     np.testing.assert_array_equal(run(label.at[0].set(3), keys.at[0].set(keys[3]))[1:], whole[1:])
     assert (run(label, jax.random.split(jax.random.key(5), 4)) != whole).any()
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
+    spread = jax.device_put((label, keys), NamedSharding(mesh, PartitionSpec("data")))
+    np.testing.assert_array_equal(run(*spread), whole)
 
 
 def test_cached_logits_are_those_of_the_whole_sequence():
