@@ -36,7 +36,7 @@ def paper() -> ml_collections.ConfigDict:
                      remat="nothing_saveable", dtype="bfloat16"),
         field="latents", shape=(32, 32, 4), source="tokens:/data/imagenet-latents",
         examples=dict(target="jaxtok.data.tokens:Tokens", shape=(32, 32, 4), codebook=0, label="group", flip=True),
-        sampling=dict(steps=250, guidance=1.5, channels=3),
+        sampling=dict(steps=250, guidance=1.5, channels=3, clip=0.0),
         steps=7_000_000, batch_size=256, rate=1e-4, ema=0.9999, every=(100, 5000, 4, 5000), after=(),
     )  # fmt: skip
 
@@ -48,7 +48,7 @@ def mini() -> ml_collections.ConfigDict:
                      dtype="float32"),
         field="image", shape=(32, 32, 3), source="samples:emoji",
         examples=dict(target="jaxtok.data.images:Images", size=32, flip=True, label="group_style"),
-        sampling=dict(steps=50, guidance=2.0, channels=0),
+        sampling=dict(steps=50, guidance=2.0, channels=0, clip=1.0),
         steps=800, batch_size=64, rate=1e-3, ema=0.995, every=(20, 400, 4, 400),
         after=(dict(
             ref="jaxtok.generator_evaluation:write", judge="emoji-judge",
@@ -66,7 +66,7 @@ def tiny() -> ml_collections.ConfigDict:
         network=dict(depth=2, width=32, heads=2, patch=4, out_channels=6, classes=36, remat="", dtype="float32"),
         field="image", shape=(16, 16, 3), source="samples:emoji",
         examples=dict(target="jaxtok.data.images:Images", size=16, flip=True, label="group_style"),
-        sampling=dict(steps=4, guidance=2.0, channels=0),
+        sampling=dict(steps=4, guidance=2.0, channels=0, clip=1.0),
         steps=2, batch_size=8, rate=1e-3, ema=0.9, every=(1, 2, 1, 2), after=(),
     )  # fmt: skip
 

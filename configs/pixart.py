@@ -35,7 +35,7 @@ def paper() -> ml_collections.ConfigDict:
         encoder=dict(width=1024, depth=12, heads=16), common=dict(remat="nothing_saveable", dtype="bfloat16"),
         field="latents", shape=(32, 32, 4), source="tokens:/data/captioned-latents",
         examples=dict(target="jaxtok.data.tokens:Tokens", shape=(32, 32, 4), codebook=0, label="", ids=120, flip=True),
-        sampling=dict(steps=20, guidance=4.5),
+        sampling=dict(steps=20, guidance=4.5, clip=0.0),
         steps=200_000, warmup=1000, batch_size=1024, rate=2e-5, ema=0.9999, every=(100, 5000, 4, 5000), after=(),
     )  # fmt: skip
 
@@ -47,7 +47,7 @@ def mini() -> ml_collections.ConfigDict:
         encoder=dict(width=96, depth=2, heads=4), common=dict(scan=False, remat="", dtype="float32"),
         field="image", shape=(32, 32, 3), source="samples:emoji",
         examples=dict(target="jaxtok.data.images:Images", size=32, label="", ids=40),
-        sampling=dict(steps=20, guidance=3.0),
+        sampling=dict(steps=20, guidance=3.0, clip=1.0),
         steps=600, warmup=100, batch_size=64, rate=1e-3, ema=0.995, every=(20, 300, 4, 300),
         after=(dict(
             ref="jaxtok.generator_evaluation:write", judge="emoji-judge", merge=4,  # its 9 groups in 4 styles
@@ -66,7 +66,7 @@ def tiny() -> ml_collections.ConfigDict:
         encoder=dict(width=16, depth=1, heads=2), common=dict(remat="", dtype="float32"),
         field="image", shape=(16, 16, 3), source="samples:emoji",
         examples=dict(target="jaxtok.data.images:Images", size=16, label="", ids=40),
-        sampling=dict(steps=4, guidance=2.0),
+        sampling=dict(steps=4, guidance=2.0, clip=1.0),
         steps=2, warmup=0, batch_size=8, rate=1e-3, ema=0.9, every=(1, 2, 1, 2), after=(),
     )  # fmt: skip
 

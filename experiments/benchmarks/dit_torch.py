@@ -71,6 +71,7 @@ def jaxtok_sides(folder: pathlib.Path, settings: argparse.Namespace):
     import optax
 
     from jaxtok.diffusion import guidance, paths, predictions, samplers
+    from jaxtok.train import compiler
 
     module, file = network(), np.load(folder / "weights.npz")
     params = flax.traverse_util.unflatten_dict({k: jnp.asarray(file[k]) for k in file.files}, sep="/")
@@ -99,10 +100,12 @@ def jaxtok_sides(folder: pathlib.Path, settings: argparse.Namespace):
         "train step": (params, moments, x, t, label, target),
     }  # fmt: skip
     donated = {"forward": (), "sample": (), "train step": (0, 1)}
+    options = {"train step": compiler.known(tuple(compiler.CPU.items()))}  # as the loop compiles it
     functions, notes, compiled = {"forward": forward, "sample": sample, "train step": step}, {}, {}
     for name, function in functions.items():
         begin = time.perf_counter()
-        compiled[name] = jax.jit(function, donate_argnums=donated[name]).lower(*arrays[name]).compile()
+        jitted = jax.jit(function, donate_argnums=donated[name], compiler_options=options.get(name))
+        compiled[name] = jitted.lower(*arrays[name]).compile()
         notes[f"compile {name}"] = round(time.perf_counter() - begin, 2)
     trained = list(jax.tree.map(jnp.copy, (params, moments)))
 

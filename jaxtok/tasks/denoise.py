@@ -27,6 +27,8 @@ class TableSampling:
       method: one of ``METHODS``; "ancestral" draws noise at each step and uses the learned variance.
       spacing: which levels, see :func:`jaxtok.diffusion.times.indices`.
       channels: how many channels are guided, 0 for all (3 in DiT's released numbers).
+      clip: the largest size of the estimated data, 0 for any (1 for pixels, as DDPM does; not for latents). Near pure
+        noise an error of the noise is many times larger in the data, and what begins outside does not come back.
     """
 
     steps: int = 250
@@ -34,6 +36,7 @@ class TableSampling:
     method: str = "ancestral"
     spacing: str = "respaced"
     channels: int = 0
+    clip: float = 0.0
     interval = (0.0, 1.0)  # no field: guidance acts at all levels
 
     def __post_init__(self):
@@ -43,8 +46,9 @@ class TableSampling:
             raise ValueError(f"method must be one of {METHODS}, found {self.method!r}")
         if self.spacing not in SPACINGS:
             raise ValueError(f"spacing must be one of {SPACINGS}, found {self.spacing!r}")
-        if self.guidance < 0 or self.channels < 0:
-            raise ValueError(f"expected guidance and channels of at least 0, found {self.guidance} and {self.channels}")
+        for name in ("guidance", "channels", "clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, found {getattr(self, name)}")
 
     @property
     def calls(self) -> int:
@@ -171,6 +175,9 @@ class Denoise:
         def estimate(x: jax.Array, k: jax.Array) -> tuple[jax.Array, ...]:
             both = denoise(x, k)
             pair = predictions.data_and_noise("noise", self.path, both[..., : shape[-1]], x, k)
+            if sampling.clip:  # and the noise that belongs to it
+                data = jnp.clip(pair[0], -sampling.clip, sampling.clip)
+                pair = predictions.data_and_noise("data", self.path, data, x, k)
             return (*pair, both[..., shape[-1] :]) if self.learned_variance else pair
 
         if sampling.method == "ancestral":

@@ -58,6 +58,18 @@ def test_guidance_is_of_the_noise_and_of_the_asked_channels():
     np.testing.assert_allclose(first[..., 1], plain[..., 1], atol=1e-4)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_clipping_bounds_the_data_and_leaves_what_lies_within(method):
+    label, keys = jnp.arange(12) % 3, jax.random.split(KEY, 12)
+    tight, wide, free = (
+        np.asarray(TASK.sample(PARAMS, label, keys, SHAPE, TableSampling(steps=20, method=method, clip=clip)))
+        for clip in (0.5, 9.0, 0.0)
+    )
+    np.testing.assert_allclose(wide, free, atol=1e-4)
+    assert np.abs(free).max() > 1.5
+    assert np.abs(tight).max() <= 0.5 + 1e-6
+
+
 def test_the_loss_is_the_error_of_the_noise_and_the_bound_of_the_variance():
     count = 8
     x, label = jax.random.uniform(KEY, (count, *SHAPE), minval=-1, maxval=1), jnp.arange(count) % 3
@@ -84,7 +96,8 @@ def test_the_loss_is_the_error_of_the_noise_and_the_bound_of_the_variance():
         (dict(steps=0), "steps must be at least 1"),
         (dict(method="heun"), "method must be one of"),
         (dict(spacing="even"), "spacing must be one of"),
-        (dict(guidance=-1.0), "found -1.0"),
+        (dict(guidance=-1.0), "guidance must not be negative, found -1.0"),
+        (dict(clip=-1.0), "clip must not be negative, found -1.0"),
     ],
 )
 def test_bad_settings(settings, said):
