@@ -38,7 +38,7 @@ def paper() -> ml_collections.ConfigDict:
         source="tokens:/data/imagenet-latents",
         examples=dict(target="jaxtok.data.tokens:Tokens", shape=(16, 16, 32), codebook=0, label="group", flip=True),
         # The 64-epoch model's guidance, of 3 channels; time here runs from data to noise.
-        sampling=dict(steps=249, guidance=10.0, shift=1 / 0.3, interval=(0.0, 0.9), channels=3),
+        sampling=dict(method="euler", steps=249, guidance=10.0, shift=1 / 0.3, interval=(0.0, 0.9), channels=3),
         steps=80_000, warmup=0, batch_size=1024, rate=2e-4, ema=0.9999, every=(100, 5000, 4, 5000), after=(),
     )  # fmt: skip
 
@@ -50,8 +50,8 @@ def mini() -> ml_collections.ConfigDict:
         task=dict(), shape=(32, 32, 3),
         source="samples:emoji",
         examples=dict(target="jaxtok.data.images:Images", size=32, flip=True, label="group_style"),
-        sampling=dict(steps=50, guidance=2.0, shift=1.0, interval=(0.0, 1.0), channels=0),
-        steps=800, warmup=100, batch_size=64, rate=1e-3, ema=0.995, every=(20, 400, 4, 400),
+        sampling=dict(method="dpm_solver", steps=16, guidance=2.0, shift=1.0, interval=(0.0, 1.0), channels=0),
+        steps=1200, warmup=100, batch_size=64, rate=1e-3, ema=0.995, every=(20, 400, 4, 400),
         after=(dict(
             ref="jaxtok.generator_evaluation:write", judge="emoji-judge",
             images=dict(
@@ -69,7 +69,7 @@ def tiny() -> ml_collections.ConfigDict:
         task=dict(), shape=(16, 16, 3),
         source="samples:emoji",
         examples=dict(target="jaxtok.data.images:Images", size=16, flip=True, label="group_style"),
-        sampling=dict(steps=4, guidance=2.0, shift=1.0, interval=(0.0, 1.0), channels=0),
+        sampling=dict(method="euler", steps=4, guidance=2.0, shift=1.0, interval=(0.0, 1.0), channels=0),
         steps=2, warmup=0, batch_size=8, rate=1e-3, ema=0.9, every=(1, 2, 1, 2), after=(),
     )  # fmt: skip
 
@@ -92,7 +92,7 @@ def config(
         interface=dict(ref="jaxtok.generator_model:assemble"),
         tokenizer="",  # of latents: the directory of the tokenizer's run
         shape=shape,  # of one sample
-        sampling=dict(target="jaxtok.tasks.diffuse:Sampling", method="euler", **sampling),
+        sampling=dict(target="jaxtok.tasks.diffuse:Sampling", **sampling),
         data=dict(source=source, examples=examples, window=16, workers=0, prefetch=2, max_corrupt=0.01),
         train=dict(
             steps=steps, batch_size=batch_size, accumulate=1, ema=ema,

@@ -7,8 +7,9 @@
 
 paper: LlamaGen-L, 342.91 M parameters, on 16 x 16 codes of 16,384 of ImageNet at 256 x 256, 300 epochs of batch 256;
 the paper reports FID 3.80 with guidance 2. Its images are read in ten crops and mirrored, ours in the middle and
-mirrored. mini: 3.06 M parameters on the 8 x 8 codes of fvq:mini, emoji of 36 classes (9 groups x 4 styles). tiny: mean
-colours of patches in the tokens' place, so that it needs no tokenizer.
+mirrored. mini: 3.06 M parameters on the 8 x 8 codes of fvq:mini, emoji of 36 classes (9 groups x 4 styles), at most 17
+minutes on 2 cores; expect the asked class in 16 % of the samples (chance 2.8 %) and a Frechet distance of 14 on the
+judge's features. tiny: mean colours of patches in the tokens' place, so that it needs no tokenizer.
 """
 
 import ml_collections
@@ -47,7 +48,7 @@ def mini() -> ml_collections.ConfigDict:
     return config(
         variant="mini", depth=6, width=192, heads=6, hidden=512, scan=False, remat="", dtype="float32", classes=36,
         source="tokens:runs/fvq-tokens", **tokens(codes=1024, grid=(8, 8), tokenizer="runs/fvq", label="group_style"),
-        guidance=2.0, steps=1500, warmup=100, batch_size=64, rate=1e-3, ema=0.998, every=(20, 250, 4, 500),
+        guidance=2.0, steps=800, warmup=100, batch_size=64, rate=1e-3, ema=0.998, every=(20, 200, 4, 400),
         after=(dict(
             ref="jaxtok.generator_evaluation:write", judge="emoji-judge",
             images=dict(source="samples:emoji", examples=images),

@@ -6,7 +6,8 @@
 Latents of 32 x 32 x 4 (256 tokens), the same random weights, inputs, float32 and number of threads on both sides. A
 train step is forward, backward and AdamW on the mean squared error; sampling is DDIM on DiT's table with guidance 4,
 two passes a step: one of twice the batch in PyTorch, as diffusers' pipeline does it. Each side lives in a process of
-its own, is checked against the other, and then takes turns (``pairs.py``). Compilation is not in the times.
+its own, is checked against the other, and then takes turns (``pairs.py``); both keep freed memory. Compilation is not
+in the times.
 
 Writes dit_torch.json and dit_torch.md beside this file (``--out`` for another place).
 """
@@ -25,7 +26,7 @@ import pairs
 
 HERE = pathlib.Path(__file__).resolve().parent
 DEPTH, WIDTH, HEADS, PATCH, SIDE, CHANNELS, CLASSES, GUIDANCE = 12, 384, 6, 2, 32, 4, 1000, 4.0
-WORK = {"forward": 3, "train step": 1, "sample": 1}
+WORK = {"forward": 3, "train step": 3, "sample": 1}
 BETAS = np.linspace(1e-4, 0.02, 1000)
 
 
@@ -287,7 +288,7 @@ def main() -> None:
         folder = pathlib.Path(name)
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--work=prepare", f"--folder={folder}"], check=True)
         workers = {
-            side: pairs.Worker((f"--work={side}", f"--folder={folder}"), folder, settings.threads)
+            side: pairs.Worker((f"--work={side}", f"--folder={folder}"), folder, settings.threads, pairs.KEPT)
             for side in ("torch", "jaxtok")
         }
         agreement = verify(folder, workers)

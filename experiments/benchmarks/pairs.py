@@ -16,12 +16,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 Times = dict[str, dict[str, list[float]]]  # name of the work -> side -> seconds
+
+# What a worker's allocator does with freed memory, of its environment. TIGHT returns arrays to the system at once, for
+# measuring memory: it costs time. KEPT returns none: else a side that has waited pays for its first pages again.
+TIGHT = {"MALLOC_MMAP_THRESHOLD_": "131072"}
+KEPT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 
 
 class Worker:
@@ -31,12 +36,12 @@ class Worker:
       words: arguments that make the script a worker.
       folder: of the comparison, for what sides exchange and for compiled programs.
       threads: of the numeric libraries.
-      tight: see :func:`environment`.
+      memory: nothing, ``TIGHT`` or ``KEPT``.
     """
 
-    def __init__(self, words: Iterable[str], folder: pathlib.Path, threads: int, tight: bool = False):
+    def __init__(self, words: Iterable[str], folder: pathlib.Path, threads: int, memory: Mapping[str, str] | None = None):
         self.process = subprocess.Popen(
-            command(words), env=environment(folder, threads, tight), text=True, stdin=subprocess.PIPE,
+            command(words), env=environment(folder, threads, memory or {}), text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )  # fmt: skip
         self.notes = self.answer()
@@ -61,14 +66,14 @@ def command(words: Iterable[str]) -> list[str]:
     return [sys.executable, *sys.argv, *words]
 
 
-def environment(folder: pathlib.Path, threads: int, tight: bool) -> dict[str, str]:
-    """Of a worker; ``tight`` returns freed arrays to the system at once, for measuring memory: it costs time."""
+def environment(folder: pathlib.Path, threads: int, memory: Mapping[str, str]) -> dict[str, str]:
+    """Of a worker."""
     return os.environ | {
         "OMP_NUM_THREADS": str(threads),
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),  # read by a second process, for its memory
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        **({"MALLOC_MMAP_THRESHOLD_": "131072"} if tight else {}),
+        **memory,
     }
 
 

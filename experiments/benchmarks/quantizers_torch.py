@@ -243,7 +243,7 @@ def memory(side: str, name: str, folder: pathlib.Path, settings: argparse.Namesp
     for _ in range(1 if side == "torch" else 2):
         done = subprocess.run(
             pairs.command(words),
-            env=pairs.environment(folder, settings.threads, tight=True),
+            env=pairs.environment(folder, settings.threads, pairs.TIGHT),
             text=True,
             capture_output=True,
         )

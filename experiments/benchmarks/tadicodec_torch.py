@@ -180,8 +180,8 @@ def work(side: str, folder: pathlib.Path, settings: argparse.Namespace) -> None:
     pairs.serve(ready, folder, notes)
 
 
-def start(side: str, folder: pathlib.Path, settings: argparse.Namespace, *, tight: bool = False) -> pairs.Worker:
-    return pairs.Worker((f"--work={side}", f"--folder={folder}"), folder, settings.threads, tight)
+def start(side: str, folder: pathlib.Path, settings: argparse.Namespace, memory: dict[str, str] | None = None) -> pairs.Worker:
+    return pairs.Worker((f"--work={side}", f"--folder={folder}"), folder, settings.threads, memory)
 
 
 def verify(folder: pathlib.Path, workers: dict[str, pairs.Worker]) -> dict:
@@ -272,7 +272,7 @@ def main() -> None:
         for worker in workers.values():
             worker.close()
         for side in workers:  # fresh processes; jaxtok's finds its programs compiled
-            worker = start(side, folder, settings, tight=True)
+            worker = start(side, folder, settings, pairs.TIGHT)
             worker.run("encode")
             peaks[f"{side}, second process"] = worker.run("decode")["peak_mb"]
             worker.close()
