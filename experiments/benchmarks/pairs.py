@@ -39,7 +39,9 @@ class Worker:
       memory: nothing, ``TIGHT`` or ``KEPT``.
     """
 
-    def __init__(self, words: Iterable[str], folder: pathlib.Path, threads: int, memory: Mapping[str, str] | None = None):
+    def __init__(
+        self, words: Iterable[str], folder: pathlib.Path, threads: int, memory: Mapping[str, str] | None = None
+    ):
         self.process = subprocess.Popen(
             command(words), env=environment(folder, threads, memory or {}), text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

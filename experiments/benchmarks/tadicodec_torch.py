@@ -180,7 +180,9 @@ def work(side: str, folder: pathlib.Path, settings: argparse.Namespace) -> None:
     pairs.serve(ready, folder, notes)
 
 
-def start(side: str, folder: pathlib.Path, settings: argparse.Namespace, memory: dict[str, str] | None = None) -> pairs.Worker:
+def start(
+    side: str, folder: pathlib.Path, settings: argparse.Namespace, memory: dict[str, str] | None = None
+) -> pairs.Worker:
     return pairs.Worker((f"--work={side}", f"--folder={folder}"), folder, settings.threads, memory)
 
 
