@@ -34,6 +34,7 @@ def paper() -> ml_collections.ConfigDict:
     return config(
         variant="paper", width=512, hidden=1536, depth=8, dtype="float32",
         periods=(2, 3, 5, 7, 11), channels=(32, 128, 512, 1024, 1024), n_ffts=(2048, 1024, 512), band_channels=32,
+        edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         source="arrayrecord:/data/libritts", buckets=((2.56, 128), (5.12, 192), (10.24, 320), (20.48, 512)),
         crop=16384, steps=1_000_000, batch_size=16,
         schedule=dict(target="jaxtok.train.schedules:cosine", peak=5e-4, steps=1_000_000),
@@ -45,6 +46,7 @@ def mini() -> ml_collections.ConfigDict:
     return config(
         variant="mini", width=128, hidden=384, depth=4, dtype="float32",
         periods=(2, 3, 5), channels=(8, 16, 32, 64, 64), n_ffts=(1024, 512), band_channels=8,
+        edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         source="samples:speech", buckets=((5.12, 192),), crop=8192, steps=1500, batch_size=8,
         schedule=dict(target="jaxtok.train.schedules:cosine", peak=1e-3, warmup=50, steps=1500),
         every=(10, 250, 4, 500),
@@ -54,7 +56,7 @@ def mini() -> ml_collections.ConfigDict:
 def tiny() -> ml_collections.ConfigDict:
     return config(
         variant="tiny", width=16, hidden=24, depth=1, dtype="float32",
-        periods=(2, 3), channels=(4, 8), n_ffts=(512,), band_channels=4,
+        periods=(2, 3), channels=(4, 8), n_ffts=(512,), band_channels=2, edges=(0.0, 0.5, 1.0),
         source="samples:speech", buckets=((2.56, 128),), crop=2048, steps=2, batch_size=8,
         schedule=dict(target="jaxtok.train.schedules:constant", value=1e-3),
         every=(1, 2, 1, 2),
@@ -62,7 +64,7 @@ def tiny() -> ml_collections.ConfigDict:
 
 
 def config(
-    *, variant, width, hidden, depth, dtype, periods, channels, n_ffts, band_channels, source, buckets,
+    *, variant, width, hidden, depth, dtype, periods, channels, n_ffts, band_channels, edges, source, buckets,
     crop, steps, batch_size, schedule, every,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
@@ -87,7 +89,8 @@ def config(
                     target="jaxtok.nn.discriminators:multi_period", periods=periods, channels=channels, dtype=dtype
                 ),
                 band=dict(
-                    target="jaxtok.nn.discriminators:multi_band", n_ffts=n_ffts, channels=band_channels, dtype=dtype
+                    target="jaxtok.nn.discriminators:multi_band", n_ffts=n_ffts, channels=band_channels, edges=edges,
+                    dtype=dtype,
                 ),
             )),
             weights=dict(period=1.0, band=0.1),

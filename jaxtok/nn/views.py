@@ -117,7 +117,11 @@ class Levelled:
     def __call__(self, audio: jax.Array) -> tuple[jax.Array, ...]:
         """Of ``[B, L]``."""
         audio = audio - audio.mean(1, keepdims=True)
-        return self.view(0.8 * audio / (jnp.abs(audio).max(1, keepdims=True) + 1e-9))
+        # The gradient of `max` looks for the value that was found; fused code may compute it anew, round it otherwise,
+        # find it nowhere and divide by 0. A position is found again.
+        size = jnp.abs(audio)
+        loudest = jnp.arange(audio.shape[1]) == size.argmax(1)[:, None]
+        return self.view(0.8 * audio / (jnp.where(loudest, size, 0).sum(1, keepdims=True) + 1e-9))
 
 
 def _spectrum(audio: jax.Array, n_fft: int, hop: int, window: str, padding: str) -> jax.Array:

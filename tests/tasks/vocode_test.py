@@ -1,0 +1,212 @@
+"""Training a vocoder: what its two losses are, whom they move, and that devices, padding and kills change nothing."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+import jaxtok
+from jaxtok.losses import spectral
+from jaxtok.nn import discriminators, views
+from jaxtok.nn.vocos import Vocos
+from jaxtok.signal.log_mel import LogMel
+from jaxtok.signal.mel import MelFrontEnd
+from jaxtok.tasks.vocode import Vocode
+from jaxtok.train.checkpoint import load_item
+from jaxtok.train.loop import train
+from jaxtok.train.writer import read_lines
+
+ROWS, SAMPLES, CROP, HOP = 8, 1280, 512, 16
+BANDS = views.Levelled(views.Bands(64, 16, edges=(0.0, 0.4, 1.0)))
+LAYERS = (discriminators.Layer(2, (3, 3), (1, 2)), discriminators.Layer(2, (3, 3), (1, 1)))
+FRONT = LogMel(n_fft=64, hop=HOP, bands=8)
+TASK = Vocode(
+    model=Vocos(bands=8, width=8, hidden=12, depth=1, n_fft=64, hop=HOP),
+    discriminator=discriminators.Panel({
+        "period": discriminators.multi_period((2,), channels=(2, 4)),
+        "band": discriminators.Ensemble((discriminators.Discriminator(BANDS, LAYERS, (3, 3)),)),
+    }),
+    frontend=FRONT,
+    weights={"period": 1.0, "band": 0.1},
+    reconstruction=lambda x, y: spectral.mel(x, y, scales=(LogMel(n_fft=64, hop=16, bands=8, padding="center"),)),
+    crop=CROP,
+    lecam=0.01,
+    start=2,
+    judge=MelFrontEnd(n_fft=64, hop=16, bands=8),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    lengths = np.array([1280, 640, 192, 1280, 960, 1280, 320, 512])
+    mask = np.arange(SAMPLES) < lengths[:, None]
+    audio = np.where(mask, rng.uniform(-0.4, 0.4, (ROWS, SAMPLES)), 0.0).astype(np.float32)
+    return {"audio": audio, "audio_mask": mask, "index": np.arange(ROWS, dtype=np.int32)}
+
+
+@pytest.fixture(scope="module")
+def ready(batch):
+    """Parameters away from their start, and LeCam averages that are not 0."""
+    shapes = jax.eval_shape(TASK.init, jax.random.key(0), batch)
+    assert shapes[2] == {}
+    rng = np.random.default_rng(1)
+    params, state = jax.tree.map(lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), shapes[:2])
+    return params, state
+
+
+@pytest.fixture(scope="module")
+def both():
+    """Jitted (params, state, batch, step) -> (losses, gradient of each player's loss by all parameters, state)."""
+
+    def run(params, state, batch, step):
+        def losses(params):
+            found, after = TASK.losses(params, state, batch, jax.random.key(7), step)
+            return {name: value for name, (value, _) in found.items()}, (found, after)
+
+        values, pull, (found, after) = jax.vjp(losses, params, has_aux=True)
+        zeros = jax.tree.map(jnp.zeros_like, values)
+        return found, {name: pull(zeros | {name: jnp.ones(())})[0] for name in values}, after
+
+    return jax.jit(run)
+
+
+@jax.jit
+def seen(params, batch):
+    """Crops, samples, and what the discriminators say of each, without the task's losses."""
+    x = TASK.crops(batch, jax.vmap(lambda i: jax.random.fold_in(jax.random.key(7), i))(batch["index"]))
+    y = TASK.model.apply({"params": params["generator"]}, FRONT(x))
+    judged = [TASK.discriminator.apply({"params": params["discriminator"]}, audio) for audio in (x, y)]
+    return TASK.reconstruction(x, y).mean(), *judged
+
+
+def test_losses_are_the_published_sums(ready, both, batch):
+    params, state = ready
+    found, _, after = both(params, state, batch, 2)
+    distance, real, fake = jax.device_get(seen(params, batch))
+    generator, told = 45.0 * distance, 0.0
+    for name, weight in (("period", 1.0), ("band", 0.1)):
+        (r,), (f,) = real[name], fake[name]
+        generator += weight * np.maximum(1 - f.logits, 0).mean()
+        layers = zip(*(jax.tree.leaves([*one.features[1:], one.logits]) for one in (r, f)))
+        generator += weight * sum(np.abs(a - b).mean() for a, b in layers)
+        told += weight * (np.maximum(1 - r.logits, 0).mean() + np.maximum(1 + f.logits, 0).mean())
+    np.testing.assert_allclose(found["generator"][0], generator, rtol=1e-4)
+    plain = found["discriminator"][0] - 0.01 * found["discriminator"][1]["lecam"]
+    np.testing.assert_allclose(plain, told, rtol=1e-4)
+    average = 0.99 * state["lecam"]["real"]["band"][0] + 0.01 * real["band"][0].logits.mean()
+    np.testing.assert_allclose(after["lecam"]["real"]["band"][0], average, rtol=1e-4)
+
+
+def test_no_loss_reaches_the_other_player_and_each_reaches_all_of_its_own(ready, both, batch):
+    _, gradients, _ = both(*ready, batch, 2)
+    for player, gradient in gradients.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+            mine = path[0].key == player
+            assert np.isfinite(leaf).all() and (np.abs(leaf).max() > 0) == mine, (player, jax.tree_util.keystr(path))
+
+
+def test_the_adversary_counts_from_its_start(ready, both, batch):
+    early, late = (both(*ready, batch, step)[0]["generator"] for step in (1, 2))
+    np.testing.assert_allclose(early[0], 45 * early[1]["reconstruction"], rtol=1e-6)
+    opinion = sum(
+        weight * (late[1][f"adversarial_{name}"] + late[1][f"features_{name}"]) for name, weight in TASK.weights.items()
+    )
+    np.testing.assert_allclose(late[0] - early[0], opinion, rtol=1e-3)
+
+
+def test_what_stands_in_the_padding_changes_nothing(ready, both, batch):
+    dirty = dict(batch, audio=np.where(batch["audio_mask"], batch["audio"], 0.9).astype(np.float32))
+    clean, other = (both(*ready, rows, 2)[0] for rows in (batch, dirty))
+    jax.tree.map(np.testing.assert_array_equal, clean, other)
+
+
+def test_devices_and_micro_batches_change_nothing(ready, both, batch):
+    found, gradients, after = both(*ready, batch, 2)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+    here = jax.device_put(ready, NamedSharding(mesh, PartitionSpec()))
+    spread = both(*here, rows, 2)
+    assert len(rows["audio"].sharding.device_set) == 8
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), (found, after), spread[::2])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), gradients, spread[1])
+    micro = [both(*ready, {name: value[i::2] for name, value in batch.items()}, 2)[1] for i in range(2)]
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *micro)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), gradients, mean)
+
+
+def test_crops_are_stretches_of_the_recording_repeated_where_it_is_short(batch):
+    plain = dataclasses.replace(TASK, peak=())
+    draw = jax.jit(lambda batch, keys: (plain.crops(batch, keys), TASK.crops(batch, keys)))
+    starts = set()
+    for seed in range(20):
+        x, scaled = map(np.asarray, draw(batch, jax.random.split(jax.random.key(seed), ROWS)))
+        np.testing.assert_array_equal(x[2], np.tile(batch["audio"][2, :192], 3)[:CROP])  # 192 samples, from the start
+        windows = np.lib.stride_tricks.sliding_window_view(batch["audio"][1, :640], CROP)
+        (start,) = np.flatnonzero((windows == x[1]).all(1))
+        starts.add(int(start))
+        np.testing.assert_array_equal(x[7], batch["audio"][7, :CROP])
+        ratio = np.abs(scaled).max(1) / np.abs(x).max(1) * np.abs(batch["audio"]).max(1)  # the recording's peak now
+        assert (ratio > 10 ** (-6 / 20) - 1e-5).all() and (ratio < 10 ** (-1 / 20) + 1e-5).all()
+    assert min(starts) < 26 and max(starts) > 102  # of 0 .. 128
+    silent, _ = draw(dict(batch, audio=0 * batch["audio"]), jax.random.split(jax.random.key(0), ROWS))
+    np.testing.assert_array_equal(silent, 0.0)
+
+
+def test_evaluation_is_per_recording_and_knows_no_padding(ready, batch):
+    long = {name: batch[name][:4] for name in batch}
+    task = dataclasses.replace(TASK, judge=MelFrontEnd(n_fft=64, hop=16, bands=8))
+    found = jax.jit(task.evaluate)(*ready, long, jax.random.key(0))
+    alone = jax.jit(task.evaluate)(*ready, {"audio": batch["audio"][1:2, :640]}, jax.random.key(0))
+    assert {name: value.shape for name, value in found.items()} == dict(mel_distance=(4,), stft_distance=(4,))
+    for name, value in found.items():
+        np.testing.assert_allclose(value[1:2], alone[name], rtol=1e-4)
+    x, y, mask = task.vocode(ready[0], long)
+    assert not np.abs(np.asarray(y)[~mask]).any() and x.shape == y.shape == mask.shape == (4, SAMPLES)
+
+
+def config(steps):
+    found = jaxtok.get_config("vocos:tiny")
+    found.task.lecam = 0.01
+    found.task.discriminator.ensembles.period.periods = (2,)
+    found.train.mesh.data, found.train.steps, found.train.log_every = 1, steps, 1
+    found.train.evaluate_every, found.train.checkpoint_every = 0, 2
+    found.train.players.discriminator.start = 1
+    return found
+
+
+def test_resuming_is_bit_equal_with_the_discriminator_and_its_averages(tmp_path):
+    train(config(4), tmp_path / "whole")
+    train(config(4), tmp_path / "parts", stop_after=2)
+    with open(tmp_path / "parts" / "metrics.jsonl", "a") as file:  # a step that a killed process logged, never saved
+        file.write('{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
+    train(config(4), tmp_path / "parts")
+    curves = [[line["loss"] for line in read_lines(tmp_path / name / "metrics.jsonl")] for name in ("whole", "parts")]
+    assert len(curves[0]) == 4 and curves[0] == curves[1]
+    for item in ("params", "opt", "state"):
+        one, other = (jax.tree.map(np.asarray, load_item(tmp_path / name, item)) for name in ("whole", "parts"))
+        assert jax.tree.all(jax.tree.map(np.array_equal, one, other)), item
+    assert all(np.abs(leaf) > 0 for leaf in jax.tree.leaves(one["lecam"]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (dict(weights={"period": 1.0}), r"weights: expected \['band', 'period'\], found \['period'\]"),
+        (dict(crop=500), "crop: expected whole hops of 16 samples, found 500"),
+        (dict(criterion="mse"), "criterion: expected one of"),
+        (dict(frontend=LogMel(n_fft=64, hop=32, bands=8), crop=512), "frontend: expected the model's hop 16, found 32"),
+        (dict(frontend=LogMel(n_fft=64, hop=16, bands=8, padding="center")), "found padding 'center'"),
+        (dict(peak=(-1.0, -6.0)), r"peak: expected \(low, high\) decibels up to 0"),
+    ],
+)
+def test_bad_fields(fields, said):
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(TASK, **fields)
+
+
+def test_lecam_refuses_accumulation():
+    assert not TASK.accumulable and dataclasses.replace(TASK, lecam=0.0).accumulable
