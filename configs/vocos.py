@@ -56,7 +56,7 @@ def mini() -> ml_collections.ConfigDict:
 def tiny() -> ml_collections.ConfigDict:
     return config(
         variant="tiny", width=16, hidden=24, depth=1, dtype="float32",
-        periods=(2, 3), channels=(4, 8), n_ffts=(512,), band_channels=2, edges=(0.0, 0.5, 1.0),
+        periods=(2,), channels=(4, 8), n_ffts=(512,), band_channels=2, edges=(0.0, 1.0),
         source="samples:speech", buckets=((2.56, 128),), crop=2048, steps=2, batch_size=8,
         schedule=dict(target="jaxtok.train.schedules:constant", value=1e-3),
         every=(1, 2, 1, 2),

@@ -21,6 +21,7 @@ PARAMETERS = {
     "maskgit": 172_457_193,
     "pixart": 610_856_096 - (4096 - 1024) * 1152 + 201_617_408,  # published for text of width 4096; and the encoder
     "tadicodec": 495_766_670,
+    "vocos": 13_531_650 + 41_105_770 + 1_413_990,  # the generator; the discriminators by period and by band
 }
 
 slug_of = pytest.mark.parametrize("slug", recipes.slugs())
