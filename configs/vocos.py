@@ -32,7 +32,7 @@ def get_config(arg: str = "paper") -> ml_collections.ConfigDict:
 
 def paper() -> ml_collections.ConfigDict:
     return config(
-        variant="paper", width=512, hidden=1536, depth=8, dtype="float32",
+        variant="paper", width=512, hidden=1536, depth=8,
         periods=(2, 3, 5, 7, 11), channels=(32, 128, 512, 1024, 1024), n_ffts=(2048, 1024, 512), band_channels=32,
         edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         source="arrayrecord:/data/libritts", buckets=((2.56, 128), (5.12, 192), (10.24, 320), (20.48, 512)),
@@ -44,7 +44,7 @@ def paper() -> ml_collections.ConfigDict:
 
 def mini() -> ml_collections.ConfigDict:
     return config(
-        variant="mini", width=128, hidden=384, depth=4, dtype="float32",
+        variant="mini", width=128, hidden=384, depth=4,
         periods=(2, 3, 5), channels=(8, 16, 32, 64, 64), n_ffts=(1024, 512), band_channels=8,
         edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         source="samples:speech", buckets=((5.12, 192),), crop=8192, steps=1500, batch_size=8,
@@ -55,7 +55,7 @@ def mini() -> ml_collections.ConfigDict:
 
 def tiny() -> ml_collections.ConfigDict:
     return config(
-        variant="tiny", width=16, hidden=24, depth=1, dtype="float32",
+        variant="tiny", width=16, hidden=24, depth=1,
         periods=(2,), channels=(4, 8), n_ffts=(512,), band_channels=2, edges=(0.0, 1.0),
         source="samples:speech", buckets=((2.56, 128),), crop=2048, steps=2, batch_size=8,
         schedule=dict(target="jaxtok.train.schedules:constant", value=1e-3),
@@ -64,7 +64,7 @@ def tiny() -> ml_collections.ConfigDict:
 
 
 def config(
-    *, variant, width, hidden, depth, dtype, periods, channels, n_ffts, band_channels, edges, source, buckets,
+    *, variant, width, hidden, depth, periods, channels, n_ffts, band_channels, edges, source, buckets,
     crop, steps, batch_size, schedule, every,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
@@ -79,18 +79,14 @@ def config(
         variant=variant,
         seed=0,
         model=dict(
-            target="jaxtok.nn.vocos:Vocos", bands=bands, width=width, hidden=hidden, depth=depth, n_fft=n_fft, hop=hop,
-            dtype=dtype,
+            target="jaxtok.nn.vocos:Vocos", bands=bands, width=width, hidden=hidden, depth=depth, n_fft=n_fft, hop=hop
         ),
         task=dict(
             target="jaxtok.tasks.vocode:Vocode", frontend=frontend,
             discriminator=dict(target="jaxtok.nn.discriminators:Panel", ensembles=dict(
-                period=dict(
-                    target="jaxtok.nn.discriminators:multi_period", periods=periods, channels=channels, dtype=dtype
-                ),
+                period=dict(target="jaxtok.nn.discriminators:multi_period", periods=periods, channels=channels),
                 band=dict(
-                    target="jaxtok.nn.discriminators:multi_band", n_ffts=n_ffts, channels=band_channels, edges=edges,
-                    dtype=dtype,
+                    target="jaxtok.nn.discriminators:multi_band", n_ffts=n_ffts, channels=band_channels, edges=edges
                 ),
             )),
             weights=dict(period=1.0, band=0.1),
@@ -118,4 +114,5 @@ def config(
             log_every=every[0], evaluate_every=every[1], evaluate_batches=every[2], checkpoint_every=every[3],
             keep_last=2,
         ),
+        after=(dict(ref="jaxtok.tasks.vocode_report:write"),),
     ))  # fmt: skip

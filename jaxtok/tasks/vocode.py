@@ -126,7 +126,10 @@ class Vocode:
     ) -> dict[str, jax.Array]:
         """Per recording ``mel_distance`` (nats below 8 kHz) and ``stft_distance`` of its audio from its own mel."""
         del state, rng, frozen
-        x, y, mask = self.vocode(params, batch)
+        return self.distances(*self.vocode(params, batch))
+
+    def distances(self, x: jax.Array, y: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+        """``mel_distance`` and ``stft_distance`` [B] of audio y from recordings x, both [B, L], inside the mask."""
         lengths = mask.sum(1)
         mels = [self.judge(audio, lengths=lengths) for audio in (x, y)]
         frames = jnp.arange(mels[0].shape[1]) < (lengths // self.judge.hop)[:, None]

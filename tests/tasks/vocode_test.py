@@ -214,3 +214,9 @@ def test_bad_fields(fields, said):
 
 def test_lecam_refuses_accumulation():
     assert not TASK.accumulable and dataclasses.replace(TASK, lecam=0.0).accumulable
+
+
+def test_tadicodecs_vocoder_is_of_this_form():
+    task = dataclasses.replace(TASK, model=Vocos(), frontend=MelFrontEnd(), crop=32 * 480)
+    params = jax.eval_shape(task.init, jax.random.key(0), {})[0]["generator"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 255_042_434
