@@ -1,18 +1,27 @@
 """Oobleck's released layouts: diffusers' ``AutoencoderOobleck``, and stable-audio-tools', which EzAudio's VAE has."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxtok.convert.weight_norm import ConvReader
 from jaxtok.nn.oobleck import DILATIONS
 
-Names = Callable[[str, int], dict[str, str]]
+
+class Names(NamedTuple):
+    """A layout.
+
+    Attributes:
+      layers: ``layers(part, stages)``, the keys' beginnings by our layers' names; ``part`` is "encoder" or "decoder".
+      snake: ``snake(C)``, the shape of a snake's parameters.
+    """
+
+    layers: Callable[[str, int], dict[str, str]]
+    snake: Callable[[int], tuple[int, ...]]
 
 
-def diffusers(part: str, stages: int) -> dict[str, str]:
-    """The keys' beginnings in diffusers by our layers' names, of ``part`` "encoder" or "decoder"."""
+def _diffusers(part: str, stages: int) -> dict[str, str]:
     names = {"conv_in": "conv1", "snake_out": "snake1", "conv_out": "conv2"}
     for i in range(stages):
         block = f"block.{i if part == 'encoder' else stages - 1 - i}"
@@ -26,8 +35,7 @@ def diffusers(part: str, stages: int) -> dict[str, str]:
     return {ours: f"{part}.{theirs}" for ours, theirs in names.items()}
 
 
-def stable_audio(part: str, stages: int) -> dict[str, str]:
-    """Likewise in stable-audio-tools, where layers are numbers."""
+def _stable_audio(part: str, stages: int) -> dict[str, str]:
     names = {"conv_in": "0", "snake_out": f"{stages + 1}", "conv_out": f"{stages + 2}"}
     for i in range(stages):
         block, last = (i + 1, 3) if part == "encoder" else (stages - i, 0)
@@ -40,15 +48,19 @@ def stable_audio(part: str, stages: int) -> dict[str, str]:
     return {ours: f"{part}.layers.{theirs}" for ours, theirs in names.items()}
 
 
+DIFFUSERS = Names(_diffusers, lambda width: (1, width, 1))
+STABLE_AUDIO = Names(_stable_audio, lambda width: (width,))
+
+
 def params_from(
-    state_dict: dict[str, np.ndarray], module: Any, names: Names = diffusers, prefix: str = ""
+    state_dict: dict[str, np.ndarray], module: Any, names: Names = DIFFUSERS, prefix: str = ""
 ) -> dict[str, Any]:
     """Parameters of a tokenizer of Oobleck's ``encoder`` and ``decoder``.
 
     Args:
       state_dict: arrays by name.
       module: the tokenizer.
-      names: :func:`diffusers` or :func:`stable_audio`.
+      names: ``DIFFUSERS`` or ``STABLE_AUDIO``.
       prefix: before all keys; "autoencoder." in EzAudio's file.
 
     Raises:
@@ -67,8 +79,8 @@ class _Part:
     """One network: its layers by our names, with the widths of the stages."""
 
     def __init__(self, keys: ConvReader, module: Any, names: Names, prefix: str, part: str):
-        self._keys, self._module = keys, module
-        self._names = {ours: prefix + theirs for ours, theirs in names(part, len(module.strides)).items()}
+        self._keys, self._module, self._shape = keys, module, names.snake
+        self._names = {ours: prefix + theirs for ours, theirs in names.layers(part, len(module.strides)).items()}
         self._widths = [module.channels * multiplier for multiplier in (1, *module.multipliers)]
 
     def encoder(self) -> dict[str, Any]:
@@ -96,10 +108,10 @@ class _Part:
         return self._keys.conv(self._names[ours], inputs, outputs, size, **fields)
 
     def _snake(self, ours: str, width: int) -> dict[str, np.ndarray]:
-        name, shape = self._names[ours], (width,)
-        if ".layers." not in name:  # diffusers keeps them as [1, C, 1]
-            shape = (1, width, 1)
-        return {leaf: self._keys.take(f"{name}.{leaf}", shape).reshape(width) for leaf in ("alpha", "beta")}
+        name = self._names[ours]
+        return {
+            leaf: self._keys.take(f"{name}.{leaf}", self._shape(width)).reshape(width) for leaf in ("alpha", "beta")
+        }
 
     def _units(self, stage: int, width: int) -> dict[str, Any]:
         params = {}

@@ -100,9 +100,15 @@ class Encoder(_Parts):
       remat: of residual units, see :mod:`jaxtok.nn.remat`; "" keeps all activations.
     """
 
+    def frames(self, samples: int) -> int:
+        """Frames of so many samples: floor(samples / hop) where all strides are even."""
+        for stride in self.strides:
+            samples = (samples + 2 * -(-stride // 2) - 2 * stride) // stride + 1
+        return samples
+
     @nn.compact
     def __call__(self, audio: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array, jax.Array | None]:
-        """Moments float32 [B, T, 2 latent] and their mask; T = floor(L / hop) where all strides are even.
+        """Moments float32 [B, frames(L), 2 latent] and their mask.
 
         Args:
           audio: [B, L, audio_channels].
@@ -112,6 +118,8 @@ class Encoder(_Parts):
           ValueError: for another shape of audio or mask, or audio that is too short for a frame.
         """
         walk = self._begin(audio, self.audio_channels, "audio", mask)
+        if self.frames(audio.shape[1]) < 1:
+            raise ValueError(f"audio: expected enough samples for a frame (one per {self.hop}), found {audio.shape[1]}")
         x = self._conv(walk, audio, self.channels, 7, "conv_in")
         for i, (multiplier, stride) in enumerate(zip(self.multipliers, self.strides)):
             x = self._snake(f"stage{i}_snake")(self._units(walk, x, i))
@@ -119,8 +127,6 @@ class Encoder(_Parts):
             layer = Conv1D(multiplier * self.channels, 2 * stride, stride, 1, (half, half), name=name, **self._types)
             x = walk(layer, x)
         x = self._conv(walk, self._snake("snake_out")(x), 2 * self.latent, 3, "conv_out").astype(jnp.float32)
-        if x.shape[1] == 0:
-            raise ValueError(f"audio: expected enough samples for a frame (one per {self.hop}), found {audio.shape[1]}")
         return inside(x, walk.lengths), None if walk.lengths is None else real(walk.lengths, x.shape[1])
 
 

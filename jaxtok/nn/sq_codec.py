@@ -182,8 +182,15 @@ class Encoder(_Parts):
             x = prelu(walk(sample_conv(2 * x.shape[-1], 2 * stride, stride, **fields), x), slope)
         return self._conv(walk, x, self.latent, "conv_out").astype(jnp.float32)
 
+    def frames(self, samples: int) -> int:
+        """Frames of so many samples: causal, ceil(floor(samples / pool) / (hop / pool))."""
+        samples //= self.pool
+        for stride in self.strides:
+            samples = -(-samples // stride) if self.causal else (samples - 2) // stride + 1
+        return samples
+
     def __call__(self, audio: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array, jax.Array | None]:
-        """Frames float32 [B, T, latent] and their mask; causal, T = ceil(floor(L / pool) / (hop / pool)).
+        """Frames float32 [B, frames(L), latent] and their mask.
 
         Args:
           audio: [B, L, audio_channels].
@@ -193,10 +200,10 @@ class Encoder(_Parts):
           ValueError: for another shape of audio or mask, or audio that is too short for a frame.
         """
         self._check(audio, self.audio_channels, "audio")
+        if self.frames(audio.shape[1]) < 1:
+            raise ValueError(f"audio: expected enough samples for a frame (one per {self.hop}), found {audio.shape[1]}")
         walk = Whole(lengths_of(mask, audio))
         z = self.walk(walk, audio)
-        if z.shape[1] == 0:
-            raise ValueError(f"audio: expected enough samples for a frame (one per {self.hop}), found {audio.shape[1]}")
         return inside(z, walk.lengths), None if walk.lengths is None else real(walk.lengths, z.shape[1])
 
     def stream(self, audio: jax.Array, state: Any = None, last: bool = False) -> tuple[jax.Array, Any]:
@@ -240,6 +247,8 @@ class Decoder(_Parts):
           ValueError: for another shape of z or mask.
         """
         self._check(z, self.latent, "latents")
+        if z.shape[1] == 0:
+            raise ValueError("latents: expected at least one frame, found none")
         walk = Whole(lengths_of(mask, z))
         return inside(self.walk(walk, z), walk.lengths)
 

@@ -1,0 +1,145 @@
+"""SEANet: sizes, lengths, padding, streams."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtok.nn.conv2d import GroupNorm
+from jaxtok.nn.seanet import Decoder, Encoder
+
+SMALL = dict(dimension=3, width=4, strides=(2, 3), lstm_layers=1)
+HOP = 6
+
+
+def audio(samples, batch=2):
+    return jax.random.normal(jax.random.key(0), (batch, samples, 1))
+
+
+@functools.lru_cache
+def made(strides=(2, 3), **fields):
+    fields = SMALL | dict(strides=strides) | fields
+    encoder, decoder = Encoder(**fields), Decoder(**fields)
+    z = jnp.zeros((1, 9, 3))
+    return (
+        encoder, jax.jit(encoder.init)(jax.random.key(1), audio(60, 1)),
+        decoder, jax.jit(decoder.init)(jax.random.key(2), z),
+    )  # fmt: skip
+
+
+def folded(strides, dimension, second_biases):
+    """Parameters of EnCodec's encoder by hand: kernels and biases; weight norm's g come with them in the reference."""
+    total, width = 7 * 32 + 32, 32
+    for stride in strides:
+        half = width // 2
+        total += 3 * width * half + half + half * width + width + width * width + width
+        total += 2 * stride * width * 2 * width + 2 * width
+        width *= 2
+    return total + 2 * (8 * width * width + (2 if second_biases else 1) * 4 * width) + 7 * width * dimension + dimension
+
+
+@pytest.mark.parametrize("strides, millions", [((4, 5, 5, 6), 8.30), ((2, 4, 5, 8), 8.80)])
+def test_parameter_counts_of_wavtokenizers_encoders(count, strides, millions):
+    found = count(Encoder(dimension=512, strides=strides, causal=False), jnp.zeros((1, 600, 1)))
+    assert found == folded(strides, 512, second_biases=False)
+    # The card's number has, for each output of a convolution, weight norm's g, and the LSTM's second biases.
+    outputs = sum(32 * 2**i + 32 * 2**i // 2 + 32 * 2**i + 32 * 2 ** (i + 1) for i in range(4)) + 32 + 512
+    assert round((folded(strides, 512, second_biases=True) + outputs) / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize("strides, rate", [((4, 5, 5, 6), 40), ((2, 4, 5, 8), 75)])
+def test_frames_a_second_at_24_khz(strides, rate):
+    encoder, decoder = (part(dimension=8, width=2, strides=strides, causal=False) for part in (Encoder, Decoder))
+    for samples, frames in ((24_000, rate), (24_001, rate + 1)):
+        z, _ = jax.eval_shape(encoder.init_with_output, jax.random.key(0), audio(samples, 1))[0]
+        assert z.shape == (1, frames, 8)
+        y = jax.eval_shape(decoder.init_with_output, jax.random.key(0), z)[0]
+        assert y.shape == (1, frames * encoder.hop, 1)
+
+
+@pytest.mark.parametrize("mode, frames", [("reflect", 1), ("reflect", 7), ("zeros", 64)])
+def test_parts_give_the_whole(mode, frames):
+    encoder, params, decoder, back = made(strides=(3,), mode=mode)
+    x = audio(70 * 3 - 2, 1)  # the last frame is only begun
+    whole, _ = jax.jit(encoder.apply)(params, x)
+    sounds = jax.jit(decoder.apply)(back, whole)
+    assert whole.shape[1] == 70 and sounds.shape[1] == 210
+    for module, variables, values, expected, size in (
+        (encoder, params, x, whole, frames * 3), (decoder, back, whole, sounds, frames),
+    ):  # fmt: skip
+        step = jax.jit(functools.partial(module.apply, method="stream"), static_argnames="last")
+        state, parts = None, []
+        for begin in range(0, values.shape[1], size):
+            last = begin + size >= values.shape[1]
+            part, state = step(variables, values[:, begin : begin + size], state, last=last)
+            parts.append(part)
+        np.testing.assert_allclose(jnp.concatenate(parts, axis=1), expected, atol=1e-5)
+        assert step._cache_size() <= 10  # once the reflections are known, all parts have the same program
+
+
+def test_causal_frames_do_not_see_what_follows():
+    encoder, params, _, _ = made(mode="zeros")
+    apply = jax.jit(lambda x: encoder.apply(params, x)[0])
+    x = audio(60, 1)
+    changed = apply(x.at[:, 5 * HOP :].add(1.0))  # frame t sees samples before (t + 1) hop
+    np.testing.assert_array_equal(changed[:, :5], apply(x)[:, :5])
+    assert (changed[:, 5] != apply(x)[:, 5]).all()
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_row_is_the_same_alone_and_padded(causal):
+    encoder, params, decoder, back = made(causal=causal)
+    x, samples = audio(60), 25  # 5 frames, the last one begun
+    z, mask = jax.jit(encoder.apply)(params, x, jnp.arange(60) < jnp.asarray([[60], [samples]]))
+    assert mask.sum(1).tolist() == [10, 5]
+    alone, _ = jax.jit(encoder.apply)(params, x[1:, :samples])
+    np.testing.assert_allclose(z[1, :5], alone[0], atol=1e-5)
+    np.testing.assert_array_equal(z[1, 5:], 0)
+    y = jax.jit(decoder.apply)(back, z, mask)
+    np.testing.assert_allclose(y[1, :30], jax.jit(decoder.apply)(back, alone)[0], atol=1e-5)
+    np.testing.assert_array_equal(y[1, 30:], 0)
+
+
+def test_gradients_reach_every_parameter():
+    encoder, params, _, _ = made(strides=(3,), units=2)
+    gradient = jax.jit(jax.grad(lambda v: jnp.square(encoder.apply(v, audio(30))[0] - 1).sum()))(params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        assert jnp.isfinite(leaf).all() and jnp.abs(leaf).max() > 0, jax.tree_util.keystr(path)
+
+
+def test_recomputation_changes_no_parameter():
+    plain, again = Encoder(**SMALL), Encoder(**SMALL, remat="nothing_saveable")
+    shapes = jax.eval_shape(plain.init, jax.random.key(0), audio(24))
+    assert shapes == jax.eval_shape(again.init, jax.random.key(0), audio(24))
+    found = [
+        str(jax.make_jaxpr(lambda v, m=m: m.apply(v, audio(24))[0])(shapes)).count("remat") for m in (plain, again)
+    ]
+    assert found[0] == 0 and found[1] >= 2  # residual units
+
+
+def test_bfloat16_keeps_parameters_and_frames_in_float32():
+    encoder, params, _, _ = made()
+    z, _ = jax.jit(Encoder(**SMALL, dtype=jnp.bfloat16).apply)(params, audio(60))
+    exact, _ = jax.jit(encoder.apply)(params, audio(60))
+    assert z.dtype == jnp.float32
+    error = float(jnp.abs(z - exact).max())
+    assert 0 < error < 0.05 * float(jnp.abs(exact).max())
+
+
+def test_wrong_inputs_are_refused():
+    key, norm = jax.random.key(0), functools.partial(GroupNorm, 1)
+    for shape in ((60, 1), (1, 0, 1), (1, 60, 2)):
+        with pytest.raises(ValueError, match=r"audio: .* expected 1 channels, found shape"):
+            Encoder(**SMALL).init(key, jnp.zeros(shape))
+    with pytest.raises(ValueError, match=r"latents: .* expected 3 channels, found shape \(1, 6, 4\)"):
+        Decoder(**SMALL).init(key, jnp.zeros((1, 6, 4)))
+    with pytest.raises(ValueError, match=r"mask: expected shape \(1, 60\)"):
+        Encoder(**SMALL).init(key, audio(60, 1), jnp.ones((1, 59), bool))
+    with pytest.raises(ValueError, match="mask: expected None where a norm"):
+        Encoder(**SMALL, norm=norm).init(key, audio(60, 1), jnp.ones((1, 60), bool))
+    with pytest.raises(ValueError, match="Encoder: a stream expected causal=True and norm=None, found False, None"):
+        Encoder(**SMALL, causal=False).init(key, audio(60, 1), method="stream")
+    with pytest.raises(ValueError, match="expected mode of"):
+        Encoder(**SMALL, mode="edge").init(key, audio(60, 1))
