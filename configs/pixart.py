@@ -31,11 +31,11 @@ def get_config(arg: str = "paper") -> ml_collections.ConfigDict:
 def paper() -> ml_collections.ConfigDict:
     return config(
         variant="paper",
-        network=dict(depth=28, width=1152, heads=16, patch=2, out_channels=8), learned_variance=True,
+        network=dict(depth=28, width=1152, heads=16, patch=2, out_channels=8),
         encoder=dict(width=1024, depth=12, heads=16), common=dict(remat="nothing_saveable", dtype="bfloat16"),
-        field="latents", shape=(32, 32, 4), source="tokens:/data/captioned-latents",
+        task=table(learned_variance=True, field="latents"), shape=(32, 32, 4), source="tokens:/data/captioned-latents",
         examples=dict(target="jaxtok.data.tokens:Tokens", shape=(32, 32, 4), codebook=0, label="", ids=120, flip=True),
-        sampling=dict(steps=20, guidance=4.5, clip=0.0),
+        sampling=dict(**TABLE, steps=20, guidance=4.5),
         steps=200_000, warmup=1000, batch_size=1024, rate=2e-5, ema=0.9999, every=(100, 5000, 4, 5000), after=(),
     )  # fmt: skip
 
@@ -43,12 +43,15 @@ def paper() -> ml_collections.ConfigDict:
 def mini() -> ml_collections.ConfigDict:
     return config(
         variant="mini",
-        network=dict(depth=6, width=192, heads=6, patch=4), learned_variance=False,
+        network=dict(depth=6, width=192, heads=6, patch=4),
         encoder=dict(width=96, depth=2, heads=4), common=dict(scan=False, remat="", dtype="float32"),
-        field="image", shape=(32, 32, 3), source="samples:emoji",
+        task=dict(
+            target="jaxtok.tasks.diffuse:Diffuse", direction=1.0, draw=dict(ref="jaxtok.diffusion.times:logit_normal")
+        ),
+        shape=(32, 32, 3), source="samples:emoji",
         examples=dict(target="jaxtok.data.images:Images", size=32, label="", ids=40),
-        sampling=dict(steps=20, guidance=3.0, clip=1.0),
-        steps=600, warmup=100, batch_size=64, rate=1e-3, ema=0.995, every=(20, 300, 4, 300),
+        sampling=dict(target="jaxtok.tasks.diffuse:Sampling", method="dpm_solver", steps=16, guidance=3.0),
+        steps=1000, warmup=100, batch_size=64, rate=1e-3, ema=0.995, every=(20, 300, 4, 300),
         after=(dict(
             ref="jaxtok.generator_evaluation:write", judge="emoji-judge", merge=4,  # its 9 groups in 4 styles
             images=dict(
@@ -62,17 +65,28 @@ def mini() -> ml_collections.ConfigDict:
 def tiny() -> ml_collections.ConfigDict:
     return config(
         variant="tiny",
-        network=dict(depth=2, width=32, heads=2, patch=4), learned_variance=False,
+        network=dict(depth=2, width=32, heads=2, patch=4),
         encoder=dict(width=16, depth=1, heads=2), common=dict(remat="", dtype="float32"),
-        field="image", shape=(16, 16, 3), source="samples:emoji",
+        task=table(), shape=(16, 16, 3), source="samples:emoji",
         examples=dict(target="jaxtok.data.images:Images", size=16, label="", ids=40),
-        sampling=dict(steps=4, guidance=2.0, clip=1.0),
+        sampling=dict(**TABLE, steps=4, guidance=2.0, clip=1.0),
         steps=2, warmup=0, batch_size=8, rate=1e-3, ema=0.9, every=(1, 2, 1, 2), after=(),
     )  # fmt: skip
 
 
+TABLE = dict(target="jaxtok.tasks.denoise:TableSampling", method="dpm_solver", spacing="trailing")
+
+
+def table(*, learned_variance=False, field="image"):
+    """The paper's task: the noise of the levels of a table."""
+    return dict(
+        target="jaxtok.tasks.denoise:Denoise", field=field, learned_variance=learned_variance,
+        betas=dict(ref="jaxtok.diffusion.paths:linear_betas"),
+    )  # fmt: skip
+
+
 def config(
-    *, variant, network, learned_variance, encoder, common, field, shape, source, examples, sampling, steps, warmup,
+    *, variant, network, task, encoder, common, shape, source, examples, sampling, steps, warmup,
     batch_size, rate, ema, every, after,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
@@ -87,17 +101,11 @@ def config(
             encoder=dict(target="jaxtok.nn.text_dit:TextEncoder", vocabulary=259, **encoder, **common),
             network=dict(target="jaxtok.nn.text_dit:TextDiT", **network, **common),
         ),
-        task=dict(
-            target="jaxtok.tasks.denoise:Denoise", field=field, learned_variance=learned_variance, label_drop=0.1,
-            condition=dict(target="jaxtok.tasks.conditions:Text"),
-            betas=dict(ref="jaxtok.diffusion.paths:linear_betas"),
-        ),
+        task=dict(label_drop=0.1, condition=dict(target="jaxtok.tasks.conditions:Text"), **task),
         interface=dict(ref="jaxtok.generator_model:assemble"),
         tokenizer="",  # of latents: the directory of the tokenizer's run
         shape=shape,  # of one sample
-        sampling=dict(
-            target="jaxtok.tasks.denoise:TableSampling", method="dpm_solver", spacing="trailing", **sampling
-        ),
+        sampling=sampling,
         data=dict(
             source=source, examples=dict(language="en", **examples), window=16, workers=0, prefetch=2, max_corrupt=0.01
         ),

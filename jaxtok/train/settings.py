@@ -28,7 +28,7 @@ DEFAULTS: dict[str, Any] = {
 # What changes neither the state's shape nor the meaning of a step may differ between a run and its resumption.
 FREE = re.compile(
     r"train\.(steps|log_every|evaluate_every|evaluate_batches|checkpoint_every|keep_last|keep_best|profile)"
-    r"|train\.(mesh|sharding)(\..*)?|(after|vocoder|slug|variant)(\..*)?"
+    r"|train\.(mesh|sharding)(\..*)?|(after|sampling|vocoder|slug|variant)(\..*)?"
 )
 
 

@@ -231,7 +231,8 @@ def test_a_bad_config_is_one_sentence(case, tmp_path):
 
 def test_another_config_does_not_resume(tmp_path):
     train(toy_game.config(steps=2), tmp_path)
-    train(toy_game.config(steps=3, log_every=2, keep_last=1), tmp_path)  # these are free
+    other = toy_game.config(steps=3, log_every=2, keep_last=1) | {"sampling": {"steps": 7}}  # these are free
+    assert train(other, tmp_path).step == 3 and "sampling" in (tmp_path / "config.json").read_text()
     players = toy_game.config()["train"]["players"]
     players["generator"]["optimizer"]["schedule"]["value"] = 0.5
     with pytest.raises(ValueError, match=r"train.players.generator.optimizer.schedule.value was 0.01 and is now 0.5"):
