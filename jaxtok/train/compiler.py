@@ -7,9 +7,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-# jaxlib 0.10 makes YNNPACK programs of matrix products and convolutions with what stands around them. Without, steps on
-# two cores take from 1.06 (lightningdit:mini) to 0.5 (fvq:mini) of the time: experiments/benchmarks/step_options.py.
-CPU = {"xla_cpu_experimental_ynn_fusion_type": ""}
+# jaxlib 0.10 makes YNNPACK programs of matrix products and convolutions with what stands around them, which is slower
+# than not: steps of fvq:mini take twice as long. Of reductions it should: sums over rows, the gradients of biases, are
+# over 20 times faster by it. Measured in experiments/benchmarks/step_options.py.
+CPU = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
 def options(mesh: Mesh) -> dict[str, Any]:
