@@ -103,7 +103,7 @@ class _Parts(nn.Module):
 
     def _begin(self, x: jax.Array, channels: int, what: str, mask: jax.Array | None, least: int = 1) -> Whole:
         if x.ndim != 3 or x.shape[1] < least or x.shape[2] != channels:
-            raise ValueError(f"{what} with positions >= {least}, expected {channels} channels, found shape {x.shape}")
+            raise ValueError(f"{what}: expected [batch, {least} or more, {channels}], found shape {x.shape}")
         if mask is not None and self.norm is not None:
             raise ValueError("mask: expected None where a norm looks at the whole signal, found an array")
         return Whole(lengths_of(mask, x))
@@ -158,7 +158,7 @@ class Encoder(_Parts):
         Raises:
           ValueError: for another shape of audio or mask, or for a mask with a norm.
         """
-        walk = self._begin(audio, self.audio_channels, "audio: [batch, samples, channels]", mask)
+        walk = self._begin(audio, self.audio_channels, "audio", mask)
         z = self.walk(walk, audio)
         return inside(z, walk.lengths), None if walk.lengths is None else real(walk.lengths, z.shape[1])
 
@@ -177,7 +177,7 @@ class Encoder(_Parts):
         Raises:
           ValueError: for another shape, or a network that is not causal or has a norm.
         """
-        part = self._continue(audio, self.audio_channels, "audio: [batch, samples, channels]", state, last)
+        part = self._continue(audio, self.audio_channels, "audio", state, last)
         return self.walk(part, audio), part.state
 
 
@@ -210,7 +210,7 @@ class Decoder(_Parts):
         Raises:
           ValueError: for another shape of z or mask, or for a mask with a norm.
         """
-        walk = self._begin(z, self.dimension, "latents: [batch, frames, channels]", mask)
+        walk = self._begin(z, self.dimension, "latents", mask)
         return inside(self.walk(walk, z), walk.lengths)
 
     def stream(self, z: jax.Array, state: Any = None, last: bool = False) -> tuple[jax.Array, Any]:
@@ -221,7 +221,7 @@ class Decoder(_Parts):
         Raises:
           ValueError: for another shape, or a network that is not causal or has a norm.
         """
-        part = self._continue(z, self.dimension, "latents: [batch, frames, channels]", state, last)
+        part = self._continue(z, self.dimension, "latents", state, last)
         return self.walk(part, z), part.state
 
 

@@ -40,13 +40,13 @@ def folded(strides, dimension, second_biases):
     return total + 2 * (8 * width * width + (2 if second_biases else 1) * 4 * width) + 7 * width * dimension + dimension
 
 
-@pytest.mark.parametrize("strides, millions", [((4, 5, 5, 6), 8.30), ((2, 4, 5, 8), 8.80)])
-def test_parameter_counts_of_wavtokenizers_encoders(count, strides, millions):
+@pytest.mark.parametrize("strides, released", [((4, 5, 5, 6), 8_303_104), ((2, 4, 5, 8), 8_802_816)])
+def test_parameter_counts_of_wavtokenizers_encoders(count, strides, released):
     found = count(Encoder(dimension=512, strides=strides, causal=False), jnp.zeros((1, 600, 1)))
     assert found == folded(strides, 512, second_biases=False)
     # The card's number has, for each output of a convolution, weight norm's g, and the LSTM's second biases.
     outputs = sum(32 * 2**i + 32 * 2**i // 2 + 32 * 2**i + 32 * 2 ** (i + 1) for i in range(4)) + 32 + 512
-    assert round((folded(strides, 512, second_biases=True) + outputs) / 1e6, 2) == millions
+    assert folded(strides, 512, second_biases=True) + outputs == released
 
 
 @pytest.mark.parametrize("strides, rate", [((4, 5, 5, 6), 40), ((2, 4, 5, 8), 75)])
@@ -131,9 +131,9 @@ def test_bfloat16_keeps_parameters_and_frames_in_float32():
 def test_wrong_inputs_are_refused():
     key, norm = jax.random.key(0), functools.partial(GroupNorm, 1)
     for shape in ((60, 1), (1, 0, 1), (1, 60, 2)):
-        with pytest.raises(ValueError, match=r"audio: .* expected 1 channels, found shape"):
+        with pytest.raises(ValueError, match=r"audio: expected \[batch, 1 or more, 1\], found shape"):
             Encoder(**SMALL).init(key, jnp.zeros(shape))
-    with pytest.raises(ValueError, match=r"latents: .* expected 3 channels, found shape \(1, 6, 4\)"):
+    with pytest.raises(ValueError, match=r"latents: expected \[batch, 1 or more, 3\], found shape \(1, 6, 4\)"):
         Decoder(**SMALL).init(key, jnp.zeros((1, 6, 4)))
     with pytest.raises(ValueError, match=r"mask: expected shape \(1, 60\)"):
         Encoder(**SMALL).init(key, audio(60, 1), jnp.ones((1, 59), bool))

@@ -1,0 +1,113 @@
+"""The layouts of SEANet, SQ-Codec and Oobleck: names, shapes and folded weight normalisation, without PyTorch."""
+
+import ast
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxtok.quantizers as jq
+from jaxtok.convert import oobleck as convert_oobleck
+from jaxtok.convert import seanet as convert_seanet
+from jaxtok.convert import sq_codec as convert_sq
+from jaxtok.convert.weight_norm import ConvReader, fold
+from jaxtok.nn import oobleck, seanet, sq_codec
+from jaxtok.tokenizers.feedforward import FeedForwardTokenizer
+
+
+def tokenizer(networks, quantizer, **sizes):
+    return FeedForwardTokenizer(networks.Encoder(**sizes), quantizer, networks.Decoder(**sizes))
+
+
+SEANET = tokenizer(
+    seanet,
+    jq.ResidualVQ(layers=tuple(jq.EMAVQ(size=4, width=6) for _ in range(2))),
+    dimension=6,
+    width=4,
+    strides=(2, 3),
+)
+SQ_CODEC = tokenizer(sq_codec, jq.ScalarRound(width=3), latent=3, width=2, strides=(2, 3))
+OOBLECK = tokenizer(oobleck, jq.Gaussian(width=3), channels=2, multipliers=(1, 2), strides=(2, 3), latent=3)
+
+# Keys that the files have, with their shapes in the small networks.
+CASES = {
+    "transformers": (SEANET, convert_seanet.params_from, {
+        "encoder.layers.3.conv.weight": (8, 4, 4), "encoder.layers.7.lstm.bias_hh_l1": (64,),
+        "encoder.layers.9.conv.bias": (6,), "decoder.layers.3.conv.weight": (16, 8, 6),
+        "decoder.layers.7.shortcut.conv.weight": (4, 4, 1),
+    }),
+    "encodec": (SEANET, lambda s, m: convert_seanet.params_from(s, m, convert_seanet.ORIGINAL), {
+        "encoder.model.1.block.3.conv.conv.weight": (4, 2, 1), "encoder.model.9.conv.conv.weight": (6, 16, 7),
+        "decoder.model.1.lstm.weight_ih_l0": (64, 16), "decoder.model.6.convtr.convtr.bias": (4,),
+    }),
+    "sq_codec": (SQ_CODEC, convert_sq.params_from, {
+        "encoder.0.weight": (2, 1, 7), "encoder.1.activation.weight": (1,), "encoder.4.weight": (3, 8, 7),
+        "encoder.3.down_conv.layer.weight": (8, 4, 6), "decoder.1.up_conv.layer.weight": (8, 4, 6),
+        "decoder.2.convs.4.activation2.weight": (1,), "decoder.3.conv.weight": (2, 2, 7),
+    }),
+    "diffusers": (OOBLECK, convert_oobleck.params_from, {
+        "encoder.block.1.res_unit3.snake2.beta": (1, 2, 1), "encoder.conv2.weight": (6, 4, 3),
+        "decoder.block.0.conv_t1.weight": (4, 2, 6), "decoder.conv2.weight": (1, 2, 7),
+    }),
+    "stable_audio": (
+        OOBLECK, lambda s, m: convert_oobleck.params_from(s, m, convert_oobleck.STABLE_AUDIO, "autoencoder."), {
+        "autoencoder.encoder.layers.2.layers.2.layers.2.beta": (2,), "autoencoder.encoder.layers.4.weight": (6, 4, 3),
+        "autoencoder.decoder.layers.1.layers.1.weight": (4, 2, 6), "autoencoder.decoder.layers.4.weight": (1, 2, 7),
+    }),
+}  # fmt: skip
+
+
+def complete(convert, module):
+    """The state dict that a converter asks for key by key, of random numbers, and what it makes of it."""
+    state, rng = {}, np.random.default_rng(0)
+    while True:
+        try:
+            return state, convert(state, module)
+        except ValueError as error:
+            found = re.fullmatch(r"weights: key '(.*)' with shape (\(.*\)) is missing", str(error))
+            if found is None:
+                raise
+            shape = ast.literal_eval(found[2])
+            state[found[1]] = np.full(1, 0.25) if shape == (1,) else rng.standard_normal(shape, dtype=np.float32)
+
+
+@pytest.mark.parametrize("layout", CASES)
+def test_layouts_give_all_parameters(layout):
+    module, convert, names = CASES[layout]
+    state, params = complete(convert, module)
+    assert {name: state[name].shape for name in names} == names
+    x = jnp.zeros((1, 120, 1))
+    for part, z in (("encoder", x), ("decoder", jnp.zeros((1, 4, 6 if module is SEANET else 3)))):
+        expected = jax.eval_shape(getattr(module, part).init, jax.random.key(0), z)["params"]
+        assert jax.tree.map(jnp.shape, params[part]) == jax.tree.map(jnp.shape, expected)
+    with pytest.raises(ValueError, match="unknown keys 'encoder.more'"):
+        convert({**state, "encoder.more": np.zeros(1)}, module)
+
+
+def test_weight_norm_is_folded_in_both_forms():
+    v = np.asarray([[[3.0, 4.0]], [[0.0, 2.0]]], np.float32)  # [2, 1, 2]
+    g = np.asarray([10.0, 1.0], np.float32).reshape(2, 1, 1)
+    np.testing.assert_allclose(fold(g, v), [[[6.0, 8.0]], [[0.0, 1.0]]])
+    for ends in (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")):
+        keys = ConvReader({f"c.{ends[0]}": g, f"c.{ends[1]}": v})
+        np.testing.assert_allclose(keys.conv("c", 1, 2, 2, bias=False)["kernel"], [[[6.0, 0.0]], [[8.0, 1.0]]])
+        keys.finish()
+        with pytest.raises(ValueError, match=rf"key 'c.{ends[1]}' with shape \(2, 1, 2\) is missing"):
+            ConvReader({f"c.{ends[0]}": g}).conv("c", 1, 2, 2)
+    with pytest.raises(ValueError, match=r"unknown keys 'c.weight'"):  # plain beside normalised: which one is meant?
+        keys = ConvReader({"c.weight": v, "c.weight_g": g, "c.weight_v": v})
+        keys.conv("c", 1, 2, 2, bias=False)
+        keys.finish()
+    transposed = ConvReader({"c.weight_g": g, "c.weight_v": v, "c.bias": np.ones(1)}).transposed("c", 2, 1, 2)
+    np.testing.assert_allclose(transposed["kernel"], [[[6.0], [0.0]], [[8.0], [1.0]]])  # [size, in, out]
+
+
+def test_codebooks_are_read_in_full():
+    module, convert = SEANET, convert_seanet.codebook_from
+    state, codebook = complete(convert, module)
+    assert sorted(state)[:2] == ["quantizer.layers.0.codebook.cluster_size", "quantizer.layers.0.codebook.embed"]
+    expected = jax.eval_shape(module.quantizer.init, jax.random.key(0), jnp.zeros((1, 5, 6)))["codebook"]
+    assert jax.tree.map(jnp.shape, codebook["quantizer"]) == jax.tree.map(jnp.shape, expected)
+    assert codebook["quantizer"]["layers_1"]["started"]
