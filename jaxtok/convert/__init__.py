@@ -8,7 +8,13 @@ import numpy as np
 
 from jaxtok.build import build
 
-_FAMILIES = {"tadicodec": "jaxtok.convert.tadicodec", "vocos": "jaxtok.convert.vocos"}
+_FAMILIES = {
+    "encodec": "jaxtok.convert.seanet",
+    "oobleck": "jaxtok.convert.oobleck",
+    "sq_codec": "jaxtok.convert.sq_codec",
+    "tadicodec": "jaxtok.convert.tadicodec",
+    "vocos": "jaxtok.convert.vocos",
+}
 
 
 def from_reference(family: str, state_dict: Mapping[str, Any], model_config: Mapping[str, Any]) -> dict[str, Any]:
