@@ -44,14 +44,15 @@ def mini() -> ml_collections.ConfigDict:
     return config(
         variant="mini",
         network=dict(depth=6, width=192, heads=6, patch=4),
-        encoder=dict(width=96, depth=2, heads=4), common=dict(scan=False, remat="", dtype="float32"),
+        encoder=dict(width=96, depth=2, heads=4), pool=dict(target="jaxtok.nn.linear:Dense", features=192),
+        common=dict(scan=False, remat="", dtype="float32"),
         task=dict(
             target="jaxtok.tasks.diffuse:Diffuse", direction=1.0, draw=dict(ref="jaxtok.diffusion.times:logit_normal")
         ),
         shape=(32, 32, 3), source="samples:emoji",
         examples=dict(target="jaxtok.data.images:Images", size=32, label="", ids=40),
         sampling=dict(target="jaxtok.tasks.diffuse:Sampling", method="dpm_solver", steps=16, guidance=3.0),
-        steps=1000, warmup=100, batch_size=64, rate=1e-3, ema=0.995, every=(20, 300, 4, 300),
+        steps=800, warmup=100, batch_size=64, rate=1e-3, ema=0.995, every=(20, 300, 4, 300),
         after=(dict(
             ref="jaxtok.generator_evaluation:write", judge="emoji-judge", merge=4,  # its 9 groups in 4 styles
             images=dict(
@@ -86,7 +87,7 @@ def table(*, learned_variance=False, field="image"):
 
 
 def config(
-    *, variant, network, task, encoder, common, shape, source, examples, sampling, steps, warmup,
+    *, variant, network, task, encoder, common, pool=None, shape, source, examples, sampling, steps, warmup,
     batch_size, rate, ema, every, after,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
@@ -100,6 +101,7 @@ def config(
             target="jaxtok.nn.text_dit:CaptionDiT",
             encoder=dict(target="jaxtok.nn.text_dit:TextEncoder", vocabulary=259, **encoder, **common),
             network=dict(target="jaxtok.nn.text_dit:TextDiT", **network, **common),
+            **({"pool": pool} if pool else {}),
         ),
         task=dict(label_drop=0.1, condition=dict(target="jaxtok.tasks.conditions:Text"), **task),
         interface=dict(ref="jaxtok.generator_model:assemble"),

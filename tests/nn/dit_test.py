@@ -8,6 +8,7 @@ import pytest
 from jaxtok.nn import ddt, embed, rope, windows
 from jaxtok.nn.dit import SIZES, DiT, DiTBlock, InContextDiT, adaln
 from jaxtok.nn.embed import TimeEmbedding
+from jaxtok.nn.linear import Dense
 from jaxtok.nn.stack import recorded
 from jaxtok.nn.text_dit import CaptionDiT, TextDiT, TextEncoder
 
@@ -166,9 +167,10 @@ def test_real_tokens_of_the_context_matter_and_padding_does_not(make, filled, fi
     assert np.abs(changed - out)[0].max() > 1e-3 and (changed[1] == out[1]).all()
 
 
-def test_words_reach_the_image_and_padding_does_not(filled):
-    network = TextDiT(depth=1, width=16, heads=2)
-    module = CaptionDiT(TextEncoder(vocabulary=9, width=8, depth=1, heads=2), network)
+@pytest.mark.parametrize("pooled", [False, True])
+def test_words_reach_the_image_and_padding_does_not(pooled, filled):
+    network, pool = TextDiT(depth=1, width=16, heads=2), Dense(16) if pooled else None
+    module = CaptionDiT(TextEncoder(vocabulary=9, width=8, depth=1, heads=2), network, pool)
     x, t, mask = drawn(1, 2, 4, 4, 3), np.array([0.1, 0.9], np.float32), np.array([[1, 1, 0], [1, 1, 1]], bool)
     ids = np.array([[3, 4, 0], [5, 6, 7]])
     variables = filled(module, x, t, {"ids": ids, "mask": mask}, deviation=0.6)
