@@ -5,9 +5,9 @@
 
 paper: 40 tokens a second of 12 bits, 480 bit/s, at 24 kHz: 8.30 M parameters of the encoder, 63.81 M of the decoder,
 84.25 M of the discriminators; LibriTTS, 1M steps of 320 crops of 3 s. paper75: 75 tokens a second, 900 bit/s. The
-repository's figure has UTMOS near 3.6 and 4.05 (the recordings 4.06). Numbers are those of the released configurations.
-Different here: both players move at once and the codebook once a step; convolutions of the encoder have plain kernels;
-after k-means the moving sums are centroids times counts, where the release forgets the counts.
+repository's figure has UTMOS near 3.6 and 4.05 (recordings 4.06). Numbers are the released configurations'. Different
+here: both players move at once and the codebook once a step; the encoder's kernels are plain (released ones fold); and
+k-means begins the moving sums with centroids times counts, where the release forgets the counts.
 """
 
 import math
@@ -35,8 +35,7 @@ def get_config(arg: str = "paper") -> ml_collections.ConfigDict:
 def paper(variant="paper", strides=(4, 5, 5, 6)) -> ml_collections.ConfigDict:
     return config(
         variant=variant, strides=strides, channels=32, dimension=512, width=768, hidden=2304, depth=12, groups=32,
-        # Each batch moves the released codebook by 0.99 twice, at the discriminators' turn and at the generator's. Its
-        # replacement of rare codes is undone in the same call: none.
+        # A batch moves the released codebook at both players' turns; its revival of rare codes is undone at once: none.
         codebook=dict(size=4096, decay=0.99**2, kmeans=200, revive=0.0),
         periods=(2, 3, 5, 7, 11), layers=(32, 128, 512, 1024, 1024), n_ffts=(1024, 2048, 512), maps=(64, 32),
         source="arrayrecord:/data/libritts", seconds=(3.0, 6.0, 12.0, 24.0), crop=72000,
@@ -59,7 +58,7 @@ def tiny() -> ml_collections.ConfigDict:
         variant="tiny", strides=(4, 5, 5, 6), channels=2, dimension=4, width=8, hidden=8, depth=1, groups=2,
         codebook=dict(size=8, decay=0.99, kmeans=2, revive=0.2),
         periods=(2,), layers=(2, 4), n_ffts=(512,), maps=(2, 2),
-        source="samples:speech", seconds=(2.4,), crop=2400, steps=4, batch_size=8, peak=1e-3, every=(1, 2, 1, 2),
+        source="samples:speech", seconds=(2.55,), crop=2400, steps=4, batch_size=8, peak=1e-3, every=(1, 2, 1, 2),
     )  # fmt: skip
 
 
@@ -80,7 +79,7 @@ def config(
             encoder=dict(
                 target="jaxtok.nn.seanet:Encoder", dimension=dimension, width=channels, strides=strides, causal=False
             ),
-            # The loss is 1000 times a mean over the channels.
+            # 1000 times a mean over channels.
             quantizer=dict(target="jaxtok.quantizers:EMAVQ", width=dimension, commitment=1000.0, **codebook),
             decoder=dict(
                 target="jaxtok.papers.wavtokenizer:Decoder", dimension=dimension, width=width, hidden=hidden,
@@ -117,4 +116,5 @@ def config(
             ),
             log_every=every[0], evaluate_every=every[1], evaluate_batches=every[2], checkpoint_every=every[3],
         ),
+        after=(dict(ref="jaxtok.tasks.audio_report:write"),),
     ))  # fmt: skip

@@ -35,8 +35,8 @@ class AudioAutoencode:
       start: step from which the discriminators' opinion counts for the generator.
       crop: samples of a training example, whole tokens.
       peak: (low, high) in decibels: each recording is brought to a peak drawn between them; () leaves it.
-      bandwidths: how many ids a conditional decoder and conditional discriminators know: one is drawn per example in
-        training, and 0 stands in evaluation; 0 bandwidths for none.
+      bandwidths: how many ids a conditional decoder and conditional discriminators know: one is drawn per example (in
+        WavTokenizer's release per turn of a player) in training, and 0 stands in evaluation; 0 bandwidths for none.
       decay: of the hit counts per step.
       floor: a warning is given when fewer codes are in use than this share of what uniform codes would show ...
       patience: ... later than so many steps.
@@ -86,11 +86,12 @@ class AudioAutoencode:
     ) -> tuple[dict[str, tuple[jax.Array, dict[str, jax.Array]]], Any]:  # fmt: skip
         """The losses of both players and the state after the batch."""
         del frozen, ema
-        cut, drop, which = (noise.per_example(key, batch["index"]) for key in jax.random.split(rng, 3))
+        keys = jax.random.split(rng, 4)
+        cut, drop, which = (noise.per_example(key, batch["index"]) for key in keys[:3])
         x = waveform.crops(batch, cut, crop=self.crop, peak=self.peak)
         ids = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.bandwidths))(which) if self.bandwidths else None
         cond = None if ids is None else {"bandwidth_id": ids}
-        once = jax.random.fold_in(rng, batch["index"][0])  # micro-batches draw differently
+        once = jax.random.fold_in(keys[3], batch["index"][0])  # micro-batches draw differently
         run = {"rng": once, "train": True, "method": "encode", "mutable": ["codebook"]}
         tokens, moved = self._apply(params["generator"], state, x, **run)
         y = self._apply(params["generator"], state, tokens.latents, cond=cond, rng=drop, train=True, method="decode")

@@ -13,8 +13,8 @@ from jaxtok.tokenizers.feedforward import FeedForwardTokenizer
 class WaveformTokenizer(FeedForwardTokenizer):
     """Audio [B, L] to ceil(L / hop) tokens and back; a row has the tokens that it has alone, however it is padded.
 
-    The encoder takes [B, L, 1], has the field ``hop`` and gives ceil(L / hop) frames, as :class:`jaxtok.nn.seanet.
-    Encoder`; the decoder gives [B, hop T, 1]. The other fields are those of :class:`FeedForwardTokenizer`.
+    The encoder takes [B, L, 1], has the field ``hop`` and gives ceil(L / hop) frames, as that of
+    :mod:`jaxtok.nn.seanet`; the decoder gives [B, hop T, 1]. The other fields are :class:`FeedForwardTokenizer`'s.
     """
 
     @property
