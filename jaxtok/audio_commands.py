@@ -1,4 +1,4 @@
-"""What ``jaxtok reconstruct``, ``encode`` and ``decode`` do with a model of speech."""
+"""What ``jaxtok reconstruct``, ``encode`` and ``decode`` do with a model of speech or of waveforms."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,22 +9,22 @@ from etils import epath
 from safetensors.numpy import save
 
 from jaxtok import token_file
+from jaxtok.audio_model import AudioModel
 from jaxtok.data import audio
 from jaxtok.files import write_whole
 from jaxtok.options import Options
 from jaxtok.speech_model import SpeechModel, Tokens
 
 
-def reconstruct(model: SpeechModel, paths: Sequence[str], output: epath.Path, options: Options) -> None:
+def reconstruct(model: SpeechModel | AudioModel, paths: Sequence[str], output: epath.Path, options: Options) -> None:
     """Audio files to tokens and back; writes NAME.wav."""
     waves = _waves(model, paths)
-    tokens = model.encode(waves, text=options["text"] or None)
-    settings = _sampling(options, len(waves), model)
-    if lead := _lead(options["prompt"]):
-        keys = settings.pop("rng")
-        decoded = [_continue(model, tokens, i, wave, lead, rng=keys[i], **settings) for i, wave in enumerate(waves)]
+    if isinstance(model, AudioModel):
+        _refuse(options)
+        tokens = model.encode(waves)
+        decoded = model.decode(tokens)
     else:
-        decoded = model.decode(tokens, **settings)
+        tokens, decoded = _sampled(model, waves, options)
     for path, wave, mask in zip(paths, decoded, tokens.mask):
         target = output / f"{epath.Path(path).stem}.wav"
         audio.write_wav(target, wave, model.rate)
@@ -33,7 +33,7 @@ def reconstruct(model: SpeechModel, paths: Sequence[str], output: epath.Path, op
         )
 
 
-def encode(model: SpeechModel, paths: Sequence[str], output: epath.Path) -> None:
+def encode(model: SpeechModel | AudioModel, paths: Sequence[str], output: epath.Path) -> None:
     """Audio files to NAME.safetensors with ``codes`` int32 [N, Q] and ``samples``."""
     tokens = model.encode(_waves(model, paths))
     for row, path in enumerate(paths):
@@ -44,20 +44,42 @@ def encode(model: SpeechModel, paths: Sequence[str], output: epath.Path) -> None
         print(f"{path} -> {target}: {count} tokens")
 
 
-def decode(model: SpeechModel, paths: Sequence[str], output: epath.Path, options: Options) -> None:
+def decode(model: SpeechModel | AudioModel, paths: Sequence[str], output: epath.Path, options: Options) -> None:
     """What ``encode`` wrote to NAME.wav."""
     texts = options["text"] or [None] * len(paths)
-    settings = _sampling(options, len(paths), model)
-    keys = settings.pop("rng")
-    for i, (path, text) in enumerate(zip(paths, texts)):
+    if isinstance(model, AudioModel):
+        _refuse(options)
+        settings = [{} for _ in paths]
+    else:
+        shared = _sampling(options, len(paths), model)
+        keys = shared.pop("rng")
+        settings = [shared | {"text": text, "rng": keys[i : i + 1]} for i, text in enumerate(texts)]
+    for path, more in zip(paths, settings):
         arrays = token_file.read(path, ("codes", "samples"))
         tokens = model.tokens(codes=arrays["codes"], samples=int(arrays["samples"][0]))
         target = output / f"{epath.Path(path).stem}.wav"
-        audio.write_wav(target, model.decode(tokens, text=text, rng=keys[i : i + 1], **settings), model.rate)
+        audio.write_wav(target, model.decode(tokens, **more), model.rate)
         print(f"{path} -> {target}: {tokens.codes.shape[1]} tokens")
 
 
-def _waves(model: SpeechModel, paths: Sequence[str]) -> list[Any]:
+def _sampled(model: SpeechModel, waves: list[Any], options: Options) -> tuple[Tokens, list[Any]]:
+    """Tokens of recordings, and audio of them by a decoder that samples."""
+    tokens = model.encode(waves, text=options["text"] or None)
+    settings = _sampling(options, len(waves), model)
+    if not (lead := _lead(options["prompt"])):
+        return tokens, model.decode(tokens, **settings)
+    keys = settings.pop("rng")
+    return tokens, [
+        _continue(model, tokens, i, wave, lead, rng=keys[i], **settings) for i, wave in enumerate(waves)
+    ]  # fmt: skip
+
+
+def _refuse(options: Options) -> None:
+    if options["prompt"] or options["prompt_text"]:
+        raise ValueError("--prompt: given for a model of waveforms, which takes none")
+
+
+def _waves(model: SpeechModel | AudioModel, paths: Sequence[str]) -> list[Any]:
     """The files' samples at the model's rate."""
     return [audio.resample(*audio.read(path), model.rate) for path in paths]
 

@@ -188,7 +188,7 @@ def sample(argv: list[str]) -> int:
 def convert(argv: list[str]) -> int:
     """Converts released weights (safetensors) to a model's directory that ``jaxtok.load`` reads."""
     options = Options("convert")
-    options.string("family", "", "the layout: tadicodec, vocos")
+    options.string("family", "", "the layout: tadicodec, vocos, wavtokenizer")
     options.string("weights", "", "the .safetensors file")
     options.string("output", "", "the directory to write")
     options.config()
@@ -198,8 +198,10 @@ def convert(argv: list[str]) -> int:
 
     config = options["config"].copy_and_resolve_references().to_dict()
     family = options.required("family")
-    params = converters.from_file(family, options.required("weights"), config["model"])
-    save(options.required("output"), config, params)
+    weights = converters.read(options.required("weights"))
+    variables = converters.variables_from_reference(family, weights, config["model"])
+    params = variables.pop("params")
+    save(options.required("output"), config, params, variables)
     print(f"{options['weights']} -> {options['output']}: every key accounted for")
     return 0
 
@@ -291,6 +293,7 @@ def _codec(
     """
     import jaxtok
     from jaxtok import audio_commands, image_commands
+    from jaxtok.audio_model import AudioModel
     from jaxtok.image_model import ImageModel
     from jaxtok.speech_model import SpeechModel
 
@@ -310,11 +313,12 @@ def _codec(
     model = jaxtok.load(options.required("model"))
     if isinstance(model, SpeechModel):
         return paths, output, model, audio_commands
-    if not isinstance(model, ImageModel):
+    if not isinstance(model, (AudioModel, ImageModel)):
         raise ValueError(f"model {options['model']!r}: is a {type(model).__name__}, expected a tokenizer")
     if options["text"]:
-        raise ValueError("--text: given for a model of images, which takes none")
-    return paths, output, model, image_commands
+        kind = "images" if isinstance(model, ImageModel) else "waveforms"
+        raise ValueError(f"--text: given for a model of {kind}, which takes none")
+    return paths, output, model, image_commands if isinstance(model, ImageModel) else audio_commands
 
 
 def _write_json(path: epath.Path, numbers: Mapping[str, Any]) -> None:

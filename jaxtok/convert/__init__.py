@@ -14,6 +14,7 @@ _FAMILIES = {
     "sq_codec": "jaxtok.convert.sq_codec",
     "tadicodec": "jaxtok.convert.tadicodec",
     "vocos": "jaxtok.convert.vocos",
+    "wavtokenizer": "jaxtok.convert.wavtokenizer",
 }
 
 
@@ -28,14 +29,33 @@ def from_reference(family: str, state_dict: Mapping[str, Any], model_config: Map
     Raises:
       ValueError: for an unknown family, or a missing, unknown or misshapen key, by name.
     """
+    return variables_from_reference(family, state_dict, model_config)["params"]
+
+
+def variables_from_reference(
+    family: str, state_dict: Mapping[str, Any], model_config: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """As :func:`from_reference`: ``params``, and ``codebook`` where a codebook is no parameter."""
     if family not in _FAMILIES:
         raise ValueError(f"no converter named {family!r}; known: {', '.join(sorted(_FAMILIES))}")
     arrays = {name: np.asarray(value, np.float32) for name, value in state_dict.items()}
-    return importlib.import_module(_FAMILIES[family]).params_from(arrays, build(model_config))
+    converter, module = importlib.import_module(_FAMILIES[family]), build(model_config)
+    if hasattr(converter, "variables_from"):
+        return converter.variables_from(arrays, module)
+    return {"params": converter.params_from(arrays, module)}
 
 
 def from_file(family: str, path: str, model_config: Mapping[str, Any]) -> dict[str, Any]:
     """As :func:`from_reference`, from a ``.safetensors`` file.
+
+    Raises:
+      ValueError: when the file is missing or not a safetensors file.
+    """
+    return from_reference(family, read(path), model_config)
+
+
+def read(path: str) -> dict[str, np.ndarray]:
+    """The arrays of a ``.safetensors`` file by name.
 
     Raises:
       ValueError: when the file is missing or not a safetensors file.
@@ -48,7 +68,6 @@ def from_file(family: str, path: str, model_config: Mapping[str, Any]) -> dict[s
     if not file.is_file():
         raise ValueError(f"weights file {str(path)!r} does not exist")
     try:
-        state_dict = load(file.read_bytes())
+        return load(file.read_bytes())
     except SafetensorError as error:
         raise ValueError(f"weights file {str(path)!r} is not a safetensors file: {error}") from error
-    return from_reference(family, state_dict, model_config)

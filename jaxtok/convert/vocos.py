@@ -20,38 +20,48 @@ def params_from(state_dict: dict[str, np.ndarray], module: Vocos) -> dict[str, A
       ValueError: for a missing, unknown or misshapen key, or another window, by name.
     """
     keys = StrictReader(state_dict)
-    if WINDOW in state_dict:
-        window = keys.take(WINDOW, (module.n_fft,))
-        if not np.allclose(window, hann(module.n_fft), atol=1e-5):
-            raise ValueError(f"weights: key {WINDOW!r} is not the periodic Hann window of {module.n_fft} samples")
+    check_window(keys, state_dict, module.n_fft)
     width, backbone = module.width, "backbone"
     params = {
-        "embed": {
-            "kernel": keys.take(f"{backbone}.embed.weight", (width, module.bands, 7)).transpose(2, 1, 0),
-            "bias": keys.take(f"{backbone}.embed.bias", (width,)),
-        },
-        "norm": _norm(keys, f"{backbone}.norm", width),
-        **{f"blocks_{i}": _block(keys, f"{backbone}.convnext.{i}", module) for i in range(module.depth)},
-        "final_norm": _norm(keys, f"{backbone}.final_layer_norm", width),
+        "embed": embed(keys, width, module.bands),
+        "norm": norm(keys, f"{backbone}.norm", width),
+        **{f"blocks_{i}": block(keys, f"{backbone}.convnext.{i}", width, module.hidden) for i in range(module.depth)},
+        "final_norm": norm(keys, f"{backbone}.final_layer_norm", width),
         "head": keys.linear("head.out", width, module.n_fft + 2),
     }
     keys.finish()
     return params
 
 
-def _block(keys: StrictReader, name: str, module: Vocos) -> dict[str, Any]:
-    width = module.width
+def check_window(keys: StrictReader, state_dict: dict[str, np.ndarray], n_fft: int) -> None:
+    """Takes the window where the file has it; ValueError for another one than is meant."""
+    if WINDOW in state_dict and not np.allclose(keys.take(WINDOW, (n_fft,)), hann(n_fft), atol=1e-5):
+        raise ValueError(f"weights: key {WINDOW!r} is not the periodic Hann window of {n_fft} samples")
+
+
+def embed(keys: StrictReader, width: int, inputs: int) -> dict[str, np.ndarray]:
+    """The first convolution of a backbone."""
+    kernel = keys.take("backbone.embed.weight", (width, inputs, 7)).transpose(2, 1, 0)
+    return {"kernel": kernel, "bias": keys.take("backbone.embed.bias", (width,))}
+
+
+def block(keys: StrictReader, name: str, width: int, hidden: int, conditions: int = 0) -> dict[str, Any]:
+    """A ConvNeXt block."""
     return {
         "depthwise": {
             "kernel": keys.take(f"{name}.dwconv.weight", (width, 1, 7))[:, 0].T,
             "bias": keys.take(f"{name}.dwconv.bias", (width,)),
         },
-        "norm": _norm(keys, f"{name}.norm", width),
-        "expand": keys.linear(f"{name}.pwconv1", width, module.hidden),
-        "contract": keys.linear(f"{name}.pwconv2", module.hidden, width),
+        "norm": norm(keys, f"{name}.norm", width, conditions),
+        "expand": keys.linear(f"{name}.pwconv1", width, hidden),
+        "contract": keys.linear(f"{name}.pwconv2", hidden, width),
         "scale": keys.take(f"{name}.gamma", (width,)),
     }
 
 
-def _norm(keys: StrictReader, name: str, width: int) -> dict[str, np.ndarray]:
-    return {"scale": keys.take(f"{name}.weight", (width,)), "bias": keys.take(f"{name}.bias", (width,))}
+def norm(keys: StrictReader, name: str, width: int, conditions: int = 0) -> dict[str, np.ndarray]:
+    """A normalisation's scale and bias, or the tables of one that depends on a condition."""
+    if not conditions:
+        return {"scale": keys.take(f"{name}.weight", (width,)), "bias": keys.take(f"{name}.bias", (width,))}
+    tables = {"scale": "scale", "bias": "shift"}
+    return {ours: keys.take(f"{name}.{theirs}.weight", (conditions, width)) for ours, theirs in tables.items()}

@@ -86,8 +86,12 @@ class GroupNorm(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Normalises each example's groups over positions and channels; parameters ``scale [C]`` and ``bias [C]``.
+
+        Args:
+          x: [B, positions..., C].
+          mask: [B, positions...], True on the positions that count; all where absent.
 
         Raises:
           ValueError: when the groups do not divide the channels.
@@ -98,8 +102,9 @@ class GroupNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (channels,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
         grouped = x.astype(jnp.float32).reshape(x.shape[0], math.prod(x.shape[1:-1]), self.groups, -1)
-        mean = grouped.mean((1, 3))  # [B, groups]
-        variance = jnp.square(grouped - mean[:, None, :, None]).mean((1, 3))
+        counted = None if mask is None else mask.reshape(x.shape[0], -1, 1, 1)
+        mean = grouped.mean((1, 3), where=counted)  # [B, groups]
+        variance = jnp.square(grouped - mean[:, None, :, None]).mean((1, 3), where=counted)
         wide = (x.shape[0],) + (1,) * (x.ndim - 2) + (channels,)
 
         def spread(statistic: jax.Array) -> jax.Array:

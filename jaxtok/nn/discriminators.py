@@ -105,12 +105,13 @@ class Discriminator(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, audio: jax.Array) -> Judged:
-        """Logits and hidden layers of ``audio [B, L]``.
+    def __call__(self, audio: jax.Array, condition: jax.Array | None = None) -> Judged:
+        """Logits and hidden layers of ``audio [B, L]``; ``condition`` is not used.
 
         Raises:
           ValueError: for another rank, or audio that is too short for the view.
         """
+        del condition
         if audio.ndim != 2:
             raise ValueError(f"audio: expected [batch, samples], found shape {audio.shape}")
         types: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
@@ -131,14 +132,14 @@ class Ensemble(nn.Module):
     """Several discriminators of the same audio: ``[B, L] -> (Judged, ...)``.
 
     Attributes:
-      members: modules from audio to :class:`Judged`.
+      members: modules from audio and condition to :class:`Judged`.
     """
 
     members: tuple[nn.Module, ...]
 
-    def __call__(self, audio: jax.Array) -> tuple[Judged, ...]:
-        """What each member says of ``audio [B, L]``."""
-        return tuple(member(audio) for member in self.members)
+    def __call__(self, audio: jax.Array, condition: jax.Array | None = None) -> tuple[Judged, ...]:
+        """What each member says of ``audio [B, L]``, where ``condition`` int32 [B] holds of it."""
+        return tuple(member(audio, condition) for member in self.members)
 
 
 class Panel(nn.Module):
@@ -154,9 +155,9 @@ class Panel(nn.Module):
         object.__setattr__(self, "ensembles", FrozenDict(sorted(self.ensembles.items())))  # so that the module hashes
         super().__post_init__()
 
-    def __call__(self, audio: jax.Array) -> dict[str, tuple[Judged, ...]]:
-        """What each ensemble says of ``audio [B, L]``."""
-        return {name: ensemble(audio) for name, ensemble in self.ensembles.items()}
+    def __call__(self, audio: jax.Array, condition: jax.Array | None = None) -> dict[str, tuple[Judged, ...]]:
+        """What each ensemble says of ``audio [B, L]``, where ``condition`` int32 [B] holds of it."""
+        return {name: ensemble(audio, condition) for name, ensemble in self.ensembles.items()}
 
 
 def multi_period(

@@ -49,6 +49,31 @@ class DepthwiseConv1D(nn.Module):
         return total
 
 
+class ConditionalLayerNorm(nn.Module):
+    """LayerNorm whose scale and shift depend on which of a few conditions holds: ``[B, T, C] -> [B, T, C]``.
+
+    Parameters are tables ``scale [conditions, C]``, at first ones, and ``bias [conditions, C]``, zeros. Vocos for
+    EnCodec's tokens has one condition per bandwidth.
+
+    Attributes:
+      conditions: rows of the tables.
+    """
+
+    conditions: int
+    epsilon: float = 1e-6
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+        """Normalises the last axis; ``condition`` is int32 [B]."""
+        shape = (self.conditions, x.shape[-1])
+        scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)[condition][:, None]
+        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)[condition][:, None]
+        x = nn.LayerNorm(self.epsilon, use_bias=False, use_scale=False, dtype=jnp.float32)(x)
+        return (x * scale + bias).astype(self.dtype)
+
+
 class ConvNeXtBlock(nn.Module):
     """x + scale * Linear(gelu(Linear(LayerNorm(depthwise(x))))), with the exact (erf) GELU: ``[B, T, C] -> [B, T, C]``.
 
@@ -58,33 +83,71 @@ class ConvNeXtBlock(nn.Module):
       hidden: width between the two Linears.
       scale: initial value of the per-channel ``scale``.
       kernel_size: of the depthwise convolution, odd.
+      conditions: of a :class:`ConditionalLayerNorm`; 0 for a LayerNorm.
     """
 
     hidden: int
     scale: float
     kernel_size: int = 7
+    conditions: int = 0
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Applies the block; frames outside ``mask [B, T, 1]`` enter the convolution as zeros."""
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None = None, condition: jax.Array | None = None
+    ) -> jax.Array:  # fmt: skip
+        """Applies the block; frames outside ``mask [B, T, 1]`` enter the convolution as zeros.
+
+        ``condition``, int32 [B], is needed where there are conditions.
+        """
         types: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         dense: dict[str, Any] = dict(kernel_init=_normal, **types)
         h = DepthwiseConv1D(self.kernel_size, name="depthwise", **types)(_inside(x, mask))
-        h = nn.LayerNorm(epsilon=1e-6, name="norm", **types)(h)
+        if self.conditions:
+            h = ConditionalLayerNorm(self.conditions, name="norm", **types)(h, condition)
+        else:
+            h = nn.LayerNorm(epsilon=1e-6, name="norm", **types)(h)
         h = nn.gelu(nn.Dense(self.hidden, name="expand", **dense)(h), approximate=False)
         h = nn.Dense(x.shape[-1], name="contract", **dense)(h)
         scale = self.param("scale", nn.initializers.constant(self.scale), (x.shape[-1],), self.param_dtype)
         return x + h * scale.astype(h.dtype)
 
 
+class InverseSTFT(nn.Module):
+    """Frames to audio, ``[B, T, C] -> [B, hop T]``, by one Linear and an inverse STFT with "same" padding.
+
+    The Linear gives ``n_fft + 2`` numbers a frame: log-magnitudes and phases. It, the magnitudes (at most 100) and the
+    transform are always in float32.
+
+    Attributes:
+      n_fft: window and transform length in samples.
+      hop: samples per frame.
+    """
+
+    n_fft: int
+    hop: int
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """Audio float32 [B, hop T]; samples of frames outside ``mask [B, T]`` are 0."""
+        linear = nn.Dense(
+            self.n_fft + 2, kernel_init=_uniform, bias_init=_uniform_bias(x.shape[-1]), dtype=jnp.float32,
+            param_dtype=self.param_dtype,
+        )  # fmt: skip
+        nn.share_scope(self, linear)  # the parameters are this module's own
+        log_magnitude, phase = jnp.split(linear(x), 2, axis=-1)
+        magnitude = jnp.exp(jnp.minimum(log_magnitude, math.log(MAX_MAGNITUDE)))
+        spectrum = jax.lax.complex(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase))
+        return istft(spectrum, self.n_fft, self.hop, mask=mask)
+
+
 class Vocos(nn.Module):
     """Normalised log-mel frames to audio: ``[B, T, bands] -> [B, hop * T]``.
 
-    Convolution 7, LayerNorm, ConvNeXt blocks, LayerNorm, then one Linear to ``n_fft + 2`` numbers a frame:
-    log-magnitudes and phases of an inverse STFT with "same" padding. The last Linear, the magnitudes (at most 100) and
-    the transform are always in float32. A row gives the same audio alone, in a batch and (with ``mask``) padded.
+    Convolution 7, LayerNorm, ConvNeXt blocks, LayerNorm, inverse STFT. A row gives the same audio alone, in a batch and
+    (with ``mask``) padded.
 
     Attributes:
       bands: mel bands of the input. Feed the normalised mel of the front end, not decibels, not the raw logarithm.
@@ -123,14 +186,7 @@ class Vocos(nn.Module):
         for i in range(self.depth):
             x = ConvNeXtBlock(self.hidden, 1 / self.depth, name=f"blocks_{i}", **types)(x, present)
         x = nn.LayerNorm(epsilon=1e-6, name="final_norm", **types)(x)
-        head = nn.Dense(
-            self.n_fft + 2, kernel_init=_uniform, bias_init=_uniform_bias(self.width), name="head",
-            dtype=jnp.float32, param_dtype=self.param_dtype,
-        )  # fmt: skip
-        log_magnitude, phase = jnp.split(head(x), 2, axis=-1)
-        magnitude = jnp.exp(jnp.minimum(log_magnitude, math.log(MAX_MAGNITUDE)))
-        spectrum = jax.lax.complex(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase))
-        return istft(spectrum, self.n_fft, self.hop, mask=mask)
+        return InverseSTFT(self.n_fft, self.hop, self.param_dtype, name="head")(x, mask)
 
 
 def _inside(x: jax.Array, mask: jax.Array | None) -> jax.Array:

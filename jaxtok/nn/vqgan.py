@@ -44,7 +44,7 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """x + out(attention(norm(x))): one head of the full width over all positions.
+    """x + out(attention(norm(x))): one head of the full width over all positions, of an image or of any signal.
 
     Attributes:
       groups: of the normalisation.
@@ -57,15 +57,16 @@ class AttentionBlock(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """``[B, H, W, C] -> [B, H, W, C]``."""
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """``[B, positions..., C] -> [B, positions..., C]``; ``mask [B, positions...]`` marks what is real."""
         options: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        batch, height, width, channels = x.shape
-        h = GroupNorm(self.groups, name="norm", **options)(x).reshape(batch, height * width, channels)
+        batch, channels = x.shape[0], x.shape[-1]
+        h = GroupNorm(self.groups, name="norm", **options)(x, mask).reshape(batch, -1, channels)
         query, key, value = (
             dense(channels, channels, name=name, **options)(h)[:, :, None] for name in ("query", "key", "value")
         )
-        h = self.attention(query, key, value, None)[:, :, 0]
+        keys = attention_lib.key_mask(None if mask is None else mask.reshape(batch, -1))
+        h = self.attention(query, key, value, keys)[:, :, 0]
         return x + dense(channels, channels, name="out", **options)(h).reshape(x.shape)
 
 

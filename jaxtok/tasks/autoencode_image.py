@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxtok.metrics import image as metrics
-from jaxtok.quantizers import usage
+from jaxtok.tasks import codebooks
 from jaxtok.tokenizers.feedforward import FeedForwardTokenizer
 
 Batch = Mapping[str, jax.Array]
 PIXEL = ("l1", "l2")
-WATCHED = 1 << 22  # codes of all codebooks together, at most, whose hits are counted in training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +56,8 @@ class ImageAutoencode:
 
     def init(self, rng: jax.Array, batch: Batch) -> tuple[dict, dict, dict]:
         """Parameters and state from a batch's shapes; nothing frozen."""
-        variables = dict(self.model.init(rng, batch["image"]))
-        params = variables.pop("params")
-        state = {"codebook": variables["codebook"]} if "codebook" in variables else {}
-        if self._watched():
-            quantizer = self.model.quantizer
-            state["hits"] = jnp.zeros((quantizer.num_codebooks, quantizer.codebook_size), jnp.float32)
-        return params, state, {}
+        variables = self.model.init(rng, batch["image"])
+        return variables["params"], codebooks.start(variables, self.model.quantizer), {}
 
     def losses(
         self,
@@ -83,12 +77,9 @@ class ImageAutoencode:
         state = dict(state) | dict(moved)
         y = self._apply(params, state, tokens.latents, method="decode")
         pixel = (jnp.abs(y - x) if self.pixel == "l1" else jnp.square(y - x)).mean()
-        numbers = {"pixel": pixel, "quantizer": tokens.loss, **tokens.metrics}
-        if "hits" in state:
-            state["hits"] = usage.decayed_hits(state["hits"], tokens.codes, decay=self.decay)
-            watched = usage.watch(state["hits"], decay=self.decay)
-            for q, book in enumerate(_books(len(state["hits"]))):  # a quantizer's own numbers are of one batch
-                numbers |= {f"{name}{book}": value[q] for name, value in watched.items()}
+        state, watched = codebooks.count(state, tokens.codes, decay=self.decay)
+        # A quantizer's own numbers are of one batch, those of the counts of many.
+        numbers = {"pixel": pixel, "quantizer": tokens.loss, **tokens.metrics, **watched}
         return {"main": (self.weight * pixel + tokens.loss, numbers)}, state
 
     def evaluate(
@@ -112,18 +103,9 @@ class ImageAutoencode:
           step: steps done.
           metrics: the step's, as they are logged.
         """
-        quantizer, found = self.model.quantizer, {}
-        if step <= self.patience or not self._watched():
-            return found
-        for book in _books(quantizer.num_codebooks):
-            evenness, used = metrics[f"main/evenness{book}"], metrics[f"main/usage{book}"]
-            if evenness < self.floor:
-                size, name = quantizer.codebook_size, f"codebook{book.replace('_', ' ')}"
-                found[name] = (
-                    f"{name} is collapsing at step {step}: {used * size:,.0f} of {size:,} codes are in use "
-                    f"({used:.1%}), where uniform codes would show {used / max(evenness, 1e-9):.1%}"
-                )
-        return found
+        return codebooks.warnings(
+            self.model.quantizer, step, metrics, player="main", floor=self.floor, patience=self.patience
+        )
 
     def programs(self, params: Any, batch: Batch) -> dict[str, tuple[Any, tuple]]:
         """``encode`` to codes (or latents) and ``decode`` of a batch, for ahead-of-time compilation."""
@@ -145,13 +127,3 @@ class ImageAutoencode:
             "encode": (encode, (params, state, batch["image"])),
             "decode": (decode, (params, state, codes)),
         }
-
-    def _watched(self) -> bool:
-        """Whether there are codes, and not too many to count."""
-        books, size = self.model.quantizer.num_codebooks, self.model.quantizer.codebook_size
-        return 0 < books * size <= WATCHED
-
-
-def _books(count: int) -> list[str]:
-    """The endings of the codebooks' names: none for a single one."""
-    return [f"_{q}" for q in range(count)] if count > 1 else [""]

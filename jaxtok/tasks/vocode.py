@@ -10,11 +10,10 @@ from flax.core import FrozenDict
 
 from jaxtok.diffusion import noise
 from jaxtok.losses import adversarial, spectral
-from jaxtok.metrics import audio as metrics
 from jaxtok.nn.discriminators import Panel
 from jaxtok.signal.mel import MelFrontEnd
-
-Batch = Mapping[str, jax.Array]
+from jaxtok.tasks import waveform
+from jaxtok.tasks.waveform import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +61,7 @@ class Vocode:
         adversarial.criterion(self.criterion)
         if sorted(self.weights) != sorted(self.discriminator.ensembles):
             raise ValueError(f"weights: expected {sorted(self.discriminator.ensembles)}, found {sorted(self.weights)}")
-        if self.crop <= 0 or self.crop % self.frontend.hop:
-            raise ValueError(f"crop: expected whole hops of {self.frontend.hop} samples, found {self.crop}")
+        waveform.check_crop(self.crop, self.frontend.hop, self.peak)
         if getattr(self.frontend, "padding", "same") != "same":
             raise ValueError(
                 f"frontend: expected L // hop frames of L samples, found padding {self.frontend.padding!r}"
@@ -71,8 +69,6 @@ class Vocode:
         for name in ("hop", "bands"):
             if (ours := getattr(self.model, name)) != (found := getattr(self.frontend, name)):
                 raise ValueError(f"frontend: expected the model's {name} {ours}, found {found}")
-        if self.peak and (len(self.peak) != 2 or not self.peak[0] <= self.peak[1] <= 0):
-            raise ValueError(f"peak: expected (low, high) decibels up to 0, or (), found {self.peak}")
         object.__setattr__(self, "weights", FrozenDict(sorted(self.weights.items())))  # so that the task hashes
 
     @property
@@ -90,7 +86,7 @@ class Vocode:
         state = {}
         if self.lecam:
             seen = jax.eval_shape(self._judge, discriminator, audio)
-            state["lecam"] = adversarial.lecam_init(_logits(seen))
+            state["lecam"] = adversarial.lecam_init(waveform.logits(seen))
         return {"generator": generator, "discriminator": discriminator}, state, {}
 
     def losses(
@@ -101,24 +97,15 @@ class Vocode:
         del frozen, ema
         x = self.crops(batch, noise.per_example(rng, batch["index"]))
         y = self.model.apply({"params": params["generator"]}, self.frontend(x))
-        seen = adversarial.looks(self._judge, params["discriminator"], x, y)
         distance = self.reconstruction(x, y).mean()
-        opinion, told = jnp.zeros(()), jnp.zeros(())
-        numbers, record = {"reconstruction": distance}, {}
-        for name, weight in self.weights.items():
-            real, fake, through = (look[name] for look in seen)
-            numbers[f"adversarial_{name}"] = adversarial.generator_loss(_logits(through), self.criterion).mean()
-            matched = adversarial.feature_matching(self._layers(real), self._layers(through)).mean()
-            numbers[f"features_{name}"] = matched
-            opinion += weight * (numbers[f"adversarial_{name}"] + self.matching * matched)
-            record[name] = adversarial.discriminator_loss(_logits(real), _logits(fake), self.criterion).mean()
-            told += weight * record[name]
+        found = waveform.opinion(self._judge, params["discriminator"], x, y, self._terms())
+        told, record = found.discriminator, found.record
         if self.lecam:
-            logits = _logits(seen.real), _logits(seen.fake)
-            record["lecam"] = adversarial.lecam(*logits, state["lecam"]).mean()
+            record = record | {"lecam": adversarial.lecam(found.real, found.fake, state["lecam"]).mean()}
             told += self.lecam * record["lecam"]
-            state = dict(state) | {"lecam": adversarial.lecam_update(state["lecam"], *logits)}
-        loss = self.weight * distance + adversarial.started(step, self.start) * opinion
+            state = dict(state) | {"lecam": adversarial.lecam_update(state["lecam"], found.real, found.fake)}
+        loss = self.weight * distance + adversarial.started(step, self.start) * found.generator
+        numbers = {"reconstruction": distance} | found.numbers
         return {"generator": (loss, numbers), "discriminator": (told, record)}, state
 
     def evaluate(
@@ -130,17 +117,11 @@ class Vocode:
 
     def distances(self, x: jax.Array, y: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
         """``mel_distance`` and ``stft_distance`` [B] of audio y from recordings x, both [B, L], inside the mask."""
-        lengths = mask.sum(1)
-        mels = [self.judge(audio, lengths=lengths) for audio in (x, y)]
-        frames = jnp.arange(mels[0].shape[1]) < (lengths // self.judge.hop)[:, None]
-        return {
-            "mel_distance": metrics.mel_distance(*mels, frames, frontend=self.judge),
-            "stft_distance": metrics.stft_distance(x, y, mask),
-        }
+        return waveform.distances(x, y, mask, judge=self.judge)
 
     def vocode(self, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Whole recordings, their audio from their own mel, and the mask, all [B, whole hops of L]."""
-        lengths = _mask(batch).sum(1) // self.frontend.hop * self.frontend.hop
+        lengths = waveform.mask_of(batch).sum(1) // self.frontend.hop * self.frontend.hop
         mel = self.frontend(batch["audio"], lengths=lengths)
         frames = jnp.arange(mel.shape[1]) < (lengths // self.frontend.hop)[:, None]
         y = self.model.apply({"params": params["generator"]}, mel, mask=frames)
@@ -154,19 +135,7 @@ class Vocode:
           batch: ``audio [B, L]`` and, where there is padding, ``audio_mask``.
           keys: one per recording, [B].
         """
-        mask = _mask(batch)
-        lengths = mask.sum(1)
-        draw = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
-        room = jnp.maximum(lengths - self.crop, 0)
-        start = jnp.minimum((draw[:, 0] * (room + 1)).astype(jnp.int32), room)
-        index = (start[:, None] + jnp.arange(self.crop)) % jnp.maximum(lengths, 1)[:, None]
-        x = jnp.take_along_axis(batch["audio"], index, axis=1)
-        if not self.peak:
-            return x
-        low, high = self.peak
-        loudest = jnp.where(mask, jnp.abs(batch["audio"]), 0).max(1)
-        gain = 10 ** ((low + (high - low) * draw[:, 1]) / 20) / jnp.where(loudest > 0, loudest, 1)
-        return x * gain[:, None]
+        return waveform.crops(batch, keys, crop=self.crop, peak=self.peak)
 
     def programs(self, params: Any, batch: Batch) -> dict[str, tuple[Any, tuple]]:
         """``vocode``: a batch's recordings through mel and back, for ahead-of-time compilation."""
@@ -175,16 +144,6 @@ class Vocode:
     def _judge(self, params: Any, audio: jax.Array) -> Any:
         return self.discriminator.apply({"params": params}, audio)
 
-    def _layers(self, judged: Any) -> list[tuple[Any, ...]]:
-        return [(*one.features[self.first :], one.logits) for one in judged]
-
-
-def _logits(seen: Any) -> Any:
-    """The logits alone of what an ensemble, or a panel of them, says."""
-    if isinstance(seen, Mapping):
-        return {name: _logits(ensemble) for name, ensemble in seen.items()}
-    return tuple(one.logits for one in seen)
-
-
-def _mask(batch: Batch) -> jax.Array:
-    return batch["audio_mask"] if "audio_mask" in batch else jnp.ones(batch["audio"].shape, bool)
+    def _terms(self) -> dict[str, waveform.Term]:
+        fields: dict[str, Any] = dict(matching=self.matching, criterion=self.criterion, first=self.first)
+        return {name: waveform.Term(weight, **fields) for name, weight in self.weights.items()}

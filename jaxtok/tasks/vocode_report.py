@@ -50,14 +50,14 @@ def write(
         return
     params, folder = jax.tree.map(jnp.asarray, params), epath.Path(workdir)  # on one device, whatever the mesh was
     task = build(config["task"], model=build(config["model"]))
-    batch = next(iter(pipeline.evaluation(config["data"], split=SPLIT, batch_size=recordings, limit=recordings)))
-    batch = {name: value[batch["example_mask"]] for name, value in batch.items() if name != "example_mask"}
+    batch = held_out(config, recordings)
     untrained = jax.jit(task.init)(jax.random.key(config["seed"]), batch)[0]
     x, mask, found = sounds(task, {"vocoder": params, "untrained": untrained}, batch)
     measure = jax.jit(task.distances)
     distances = {name: jax.device_get(measure(x, y, mask)) for name, y in found.items()}
     for row in range(min(shown, len(x))):
-        _keep(folder, task, {"original": x} | {name: found[name] for name in ("vocoder", "griffin_lim")}, mask, row)
+        kept = {"original": x} | {name: found[name] for name in ("vocoder", "griffin_lim")}
+        keep(folder, task.judge, kept, mask, row)
     numbers = report.about(result, config, folder, params) | {
         "distances": {name: {key: value.tolist() for key, value in d.items()} for name, d in distances.items()},
         "generator": sum(leaf.size for leaf in jax.tree.leaves(params["generator"])),
@@ -67,6 +67,12 @@ def write(
     }
     write_whole(folder / "report.json", report.to_json(numbers))
     write_whole(folder / "report.md", markdown(numbers))
+
+
+def held_out(config: Mapping[str, Any], recordings: int) -> dict[str, np.ndarray]:
+    """A batch of at most so many recordings of the test split, without rows that are none."""
+    batch = next(iter(pipeline.evaluation(config["data"], split=SPLIT, batch_size=recordings, limit=recordings)))
+    return {name: value[batch["example_mask"]] for name, value in batch.items() if name != "example_mask"}
 
 
 def sounds(
@@ -105,16 +111,8 @@ def markdown(results: Mapping[str, Any]) -> str:
       ValueError: for a missing entry, by name.
     """
     value = report.Entries(results)
-    lines, means = ["| audio from the mel by | mel distance, nats | STFT distance |", "|---|---|---|"], {}
-    for name, said in NAMES.items():
-        distances = report.Entries(value["distances"], "distances.")[name]
-        cells = []
-        for key in ("mel_distance", "stft_distance"):
-            mean, error = report.mean_and_error(distances, key, f"distances.{name}.")
-            means[name, key] = mean
-            cells.append(f"{mean:.3f}" + (f" ± {error:.3f}" if error is not None else ""))
-        lines.append(f"| {said} | {cells[0]} | {cells[1]} |")
-    ours, theirs = means["vocoder", "mel_distance"], {n: means[n, "mel_distance"] for n in ("griffin_lim", "untrained")}
+    lines, means = table("audio from the mel by", value["distances"], NAMES)
+    ours, theirs = means["vocoder"], {name: means[name] for name in ("griffin_lim", "untrained")}
     against = " and ".join(f"{NAMES[name]} ({ours:.3f} against {theirs[name]:.3f})" for name in theirs)
     holds = all(ours < other for other in theirs.values())
     verdict = f"Holds: the vocoder's mel is nearer than that of {against}."
@@ -127,8 +125,31 @@ def markdown(results: Mapping[str, Any]) -> str:
     return report.page(results, verdict, lines, points)
 
 
-def _keep(folder: epath.Path, task: Any, sounds: Mapping[str, np.ndarray], mask: np.ndarray, row: int) -> None:
-    length, judge = int(mask[row].sum()), task.judge
+def table(what: str, distances: Mapping[str, Any], names: Mapping[str, str]) -> tuple[list[str], dict[str, float]]:
+    """A table's lines with means and standard errors of both distances, and the means of the mel's by name.
+
+    Args:
+      what: the heading of the first column.
+      distances: ``{name: {"mel_distance": per recording, "stft_distance": per recording}}``.
+      names: what to say in the place of each name, in the rows' order.
+
+    Raises:
+      ValueError: for a missing entry, by name.
+    """
+    lines, means = [f"| {what} | mel distance, nats | STFT distance |", "|---|---|---|"], {}
+    for name, said in names.items():
+        found, cells = report.Entries(distances, "distances.")[name], []
+        for key in ("mel_distance", "stft_distance"):
+            mean, error = report.mean_and_error(found, key, f"distances.{name}.")
+            means.setdefault(name, mean)
+            cells.append(f"{mean:.3f}" + (f" ± {error:.3f}" if error is not None else ""))
+        lines.append(f"| {said} | {cells[0]} | {cells[1]} |")
+    return lines, means
+
+
+def keep(folder: epath.Path, judge: Any, sounds: Mapping[str, np.ndarray], mask: np.ndarray, row: int) -> None:
+    """Writes one row's sounds ``sound/NN-NAME.wav`` and a picture of their mels by the front end ``judge``."""
+    length = int(mask[row].sum())
     cut = {name: audio[row, :length] for name, audio in sounds.items()}
     for name, audio in cut.items():
         sound.write_wav(folder / f"sound/{row:02d}-{name}.wav", audio, judge.sample_rate)

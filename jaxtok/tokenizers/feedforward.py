@@ -18,9 +18,10 @@ class FeedForwardTokenizer(nn.Module):
     Attributes:
       encoder: ``encoder(x, mask=) -> (z [B, ..., Z], token_mask [B, ...] or None)``.
       quantizer: see :mod:`jaxtok.quantizers`.
-      decoder: ``decoder(z, mask=) -> x``.
+      decoder: ``decoder(z, mask=) -> x``, and with ``cond=, rng=, train=`` where it is ``conditional``.
       pre: width D of the codes' vectors where a linear map stands before the quantizer; 0 for none.
       post: width of the decoder's input where a linear map stands behind the quantizer; 0 for none.
+      conditional: whether the decoder looks at conditions or draws in training.
     """
 
     encoder: nn.Module
@@ -28,6 +29,7 @@ class FeedForwardTokenizer(nn.Module):
     decoder: nn.Module
     pre: int = 0
     post: int = 0
+    conditional: bool = False
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> tuple[Quantized, jax.Array]:
         """Tokens of x and x again: touches every parameter; for initialisation."""
@@ -69,7 +71,18 @@ class FeedForwardTokenizer(nn.Module):
         cond: Mapping[str, jax.Array] | None = None,
         rng: jax.Array | None = None,
         sampler: None = None,
+        train: bool = False,
     ) -> jax.Array:
-        """x of its tokens' latents, from ``encode`` or ``quantizer.decode(codes)``; draws nothing."""
-        del cond, rng, sampler
-        return self.decoder(self.project(latents, "post_linear", self.post), mask=mask)
+        """x of its tokens' latents, from ``encode`` or ``quantizer.decode(codes)``.
+
+        Args:
+          latents: [B, ..., D].
+          mask: marks what is real, as the decoder takes it.
+          cond: for a decoder that is ``conditional``.
+          rng: one key per example, [B], for a conditional decoder in training; else nothing is drawn.
+          sampler: not used.
+          train: whether a conditional decoder may draw.
+        """
+        del sampler
+        more = dict(cond=cond, rng=rng, train=train) if self.conditional else {}
+        return self.decoder(self.project(latents, "post_linear", self.post), mask=mask, **more)

@@ -22,6 +22,8 @@ PARAMETERS = {
     "pixart": 610_856_096 - (4096 - 1024) * 1152 + 201_617_408,  # published for text of width 4096; and the encoder
     "tadicodec": 495_766_670,
     "vocos": 13_531_650 + 41_105_770 + 1_413_990,  # the generator; the discriminators by period and by band
+    # Encoder, backbone, head; discriminators by period and by resolution, each with tables of four ids; DAC's.
+    "wavtokenizer": 8_296_304 + 61_961_472 + 1_847_138 + 41_105_770 + 5 * 4 * 1024 + 600_198 + 3 * 4 * 64 + 42_519_760,
 }
 
 slug_of = pytest.mark.parametrize("slug", recipes.slugs())
