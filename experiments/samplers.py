@@ -95,7 +95,11 @@ def picture(rows, path):
                 means = [arms.values(rows, name, metric).mean() for _, name in names]
                 axis.plot([count for count, _ in names], means, "o-", markersize=3, label=method)
         axis.set(xscale="log", xlabel="calls of the network with the class", title=metric)
-    axes[0].set_yscale("log")
+        axis.set_xticks(ticks := sorted({calls(method, steps) for method in METHODS for steps in STEPS}), ticks)
+        axis.minorticks_off()
+    axes[0].set(yscale="log")
+    axes[0].set_yticks(levels := (2.5, 3, 4, 6, 10), levels)
+    axes[0].minorticks_off()
     axes[0].legend(fontsize=8)
     means = {metric: [arms.values(rows, f"guidance {s:g}", metric).mean() for s in SCALES] for metric in NUMBERS}
     axes[2].plot(SCALES, means["distance"], "o-", label="distance")
