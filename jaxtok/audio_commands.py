@@ -49,7 +49,7 @@ def decode(model: SpeechModel | AudioModel, paths: Sequence[str], output: epath.
     texts = options["text"] or [None] * len(paths)
     if isinstance(model, AudioModel):
         _refuse(options)
-        settings = [{} for _ in paths]
+        settings: list[dict[str, Any]] = [{} for _ in paths]
     else:
         shared = _sampling(options, len(paths), model)
         keys = shared.pop("rng")

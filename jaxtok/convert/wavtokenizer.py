@@ -12,15 +12,14 @@ from jaxtok.convert import seanet, vocos
 from jaxtok.convert.weight_norm import ConvReader
 from jaxtok.papers.wavtokenizer import Decoder
 from jaxtok.quantizers import ResidualVQ
-from jaxtok.tokenizers.waveform import WaveformTokenizer
 
 _BACKBONE = "backbone"
 # Our names of the layers of "backbone.pos_net" by their numbers.
 _CONTEXT = {"res0": 0, "res1": 1, "attention": 2, "res2": 3, "res3": 4, "context_norm": 5}
 
 
-def variables_from(state_dict: dict[str, np.ndarray], module: WaveformTokenizer) -> dict[str, dict[str, Any]]:
-    """``params`` and ``codebook`` of a tokenizer of SEANet's encoder, one EMAVQ and WavTokenizer's decoder.
+def variables_from(state_dict: dict[str, np.ndarray], module: Any) -> dict[str, dict[str, Any]]:
+    """``params`` and ``codebook`` of a ``WaveformTokenizer`` of SEANet's encoder, one EMAVQ and WavTokenizer's decoder.
 
     Raises:
       ValueError: for a missing, unknown or misshapen key, by name.

@@ -68,8 +68,9 @@ class ConditionalLayerNorm(nn.Module):
     def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
         """Normalises the last axis; ``condition`` is int32 [B]."""
         shape = (self.conditions, x.shape[-1])
-        scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)[condition][:, None]
-        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)[condition][:, None]
+        scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
+        scale, bias = (jnp.take(table, condition, axis=0)[:, None] for table in (scale, bias))
         x = nn.LayerNorm(self.epsilon, use_bias=False, use_scale=False, dtype=jnp.float32)(x)
         return (x * scale + bias).astype(self.dtype)
 
@@ -99,12 +100,15 @@ class ConvNeXtBlock(nn.Module):
     ) -> jax.Array:  # fmt: skip
         """Applies the block; frames outside ``mask [B, T, 1]`` enter the convolution as zeros.
 
-        ``condition``, int32 [B], is needed where there are conditions.
+        Raises:
+          ValueError: where there are conditions but no ``condition`` int32 [B].
         """
         types: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         dense: dict[str, Any] = dict(kernel_init=_normal, **types)
         h = DepthwiseConv1D(self.kernel_size, name="depthwise", **types)(_inside(x, mask))
         if self.conditions:
+            if condition is None:
+                raise ValueError(f"condition: expected int32 [batch] below {self.conditions}, found None")
             h = ConditionalLayerNorm(self.conditions, name="norm", **types)(h, condition)
         else:
             h = nn.LayerNorm(epsilon=1e-6, name="norm", **types)(h)

@@ -155,7 +155,8 @@ class Projection(nn.Module):
         judged = self.discriminator(audio)
         last = judged.features[-1].astype(jnp.float32)
         table = self.param("table", nn.initializers.zeros, (self.conditions, last.shape[-1]), self.param_dtype)
-        more = jnp.einsum("b...c,bc->b...", last, table[condition].astype(jnp.float32))
+        row = jnp.take(table, condition, axis=0).astype(jnp.float32)
+        more = jnp.einsum("b...c,bc->b...", last, row)
         return Judged(judged.logits + more, judged.features)
 
 

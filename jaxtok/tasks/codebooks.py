@@ -34,7 +34,7 @@ def count(
 ) -> tuple[dict[str, Any], dict[str, jax.Array]]:
     """The state with a batch's codes int32 [..., Q] counted, and what :func:`jaxtok.quantizers.usage.watch` says."""
     state, numbers = dict(state), {}
-    if "hits" in state:
+    if "hits" in state and codes is not None:
         state["hits"] = usage.decayed_hits(state["hits"], codes, decay=decay)
         found = usage.watch(state["hits"], decay=decay)
         for q, book in enumerate(_books(len(state["hits"]))):

@@ -22,10 +22,10 @@ class WaveformTokenizer(FeedForwardTokenizer):
         """Samples per token."""
         return self.encoder.hop
 
-    def __call__(self, audio: jax.Array, *, mask: jax.Array | None = None) -> tuple[Quantized, jax.Array]:
-        """Tokens of audio [B, L] and audio [B, L] again, with zeros outside ``mask``."""
-        tokens = self.encode(audio, mask=mask)
-        y = self.decode(tokens.latents, mask=self.frames(mask))[:, : audio.shape[1]]
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> tuple[Quantized, jax.Array]:
+        """Tokens of audio x [B, L] and audio [B, L] again, with zeros outside ``mask``."""
+        tokens = self.encode(x, mask=mask)
+        y = self.decode(tokens.latents, mask=self.frames(mask))[:, : x.shape[1]]
         return tokens, y if mask is None else jnp.where(mask, y, 0)
 
     def frames(self, mask: jax.Array | None) -> jax.Array | None:
@@ -34,7 +34,7 @@ class WaveformTokenizer(FeedForwardTokenizer):
 
     def encode(
         self,
-        audio: jax.Array,
+        x: jax.Array,
         *,
         mask: jax.Array | None = None,
         cond: Mapping[str, jax.Array] | None = None,
@@ -44,7 +44,7 @@ class WaveformTokenizer(FeedForwardTokenizer):
         """Tokens of audio; see :meth:`FeedForwardTokenizer.encode`.
 
         Args:
-          audio: [B, L] in [-1, 1].
+          x: audio [B, L] in [-1, 1].
           mask: [B, L], True on a row's samples, which come first.
           cond: not used.
           rng: one key, for quantizers that draw in training.
@@ -53,10 +53,10 @@ class WaveformTokenizer(FeedForwardTokenizer):
         Raises:
           ValueError: for another rank, no sample, or a mask of another shape.
         """
-        if audio.ndim != 2 or not audio.shape[1]:
-            raise ValueError(f"audio: expected [batch, samples] with samples > 0, found shape {audio.shape}")
-        lengths_of(mask, audio[..., None])
-        return super().encode(audio[..., None], mask=mask, cond=cond, rng=rng, train=train)
+        if x.ndim != 2 or not x.shape[1]:
+            raise ValueError(f"audio: expected [batch, samples] with samples > 0, found shape {x.shape}")
+        lengths_of(mask, x[..., None])
+        return super().encode(x[..., None], mask=mask, cond=cond, rng=rng, train=train)
 
     def decode(
         self,

@@ -37,9 +37,8 @@ def variables():
 
     def draw(path, leaf):
         if leaf.dtype == bool:
-            return np.ones(leaf.shape, bool)
-        name = path[-1].key
-        return (rng.normal(0, 0.3, leaf.shape) + (name == "scale")).astype(np.float32)
+            return jnp.ones(leaf.shape, bool)
+        return jnp.asarray(rng.normal(0, 0.3, leaf.shape) + (path[-1].key == "scale"), jnp.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
 

@@ -4,9 +4,11 @@ The encoder's arithmetic is held against EnCodec's in ``waveform_test.py``.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtok.build import build
 from jaxtok.convert import from_reference, variables_from_reference
 from jaxtok.quantizers.nearest import nearest
 
@@ -79,6 +81,10 @@ def weights():
     return state | {f"{BOOK}.inited": np.ones(1, np.float32), "head.istft.window": torch.hann_window(N_FFT).numpy()}
 
 
+def converted(state):
+    return jax.tree.map(jnp.asarray, variables_from_reference("wavtokenizer", state, CONFIG))
+
+
 def reference(state, z, which):
     """Audio [B, HOP T] of vectors [B, T, DIM] for bandwidth ids [B], in double precision."""
     w = {name: torch.from_numpy(value).double() for name, value in state.items()}
@@ -131,9 +137,7 @@ def reference(state, z, which):
 
 
 def test_decoder_is_the_references():
-    from jaxtok.build import build
-
-    variables, z = variables_from_reference("wavtokenizer", weights(), CONFIG), drawn(1, 2, 9, DIM)
+    variables, z = converted(weights()), drawn(1, 2, 9, DIM)
     module = build(CONFIG)
     found = jax.jit(lambda z, ids: module.apply(variables, z, cond={"bandwidth_id": ids}, method="decode"))
     ids = np.array([0, 2])
@@ -143,13 +147,10 @@ def test_decoder_is_the_references():
 
 
 def test_codes_are_the_nearest_of_the_files_codebook():
-    from jaxtok.build import build
-
     state, module = weights(), build(CONFIG)
-    variables, audio = variables_from_reference("wavtokenizer", state, CONFIG), drawn(2, 2, 90)
+    variables, audio = converted(state), drawn(2, 2, 90)
     like = jax.eval_shape(module.init, jax.random.key(0), audio)
-    found = jax.tree.map(lambda leaf: np.shape(leaf), variables)
-    assert found == jax.tree.map(lambda leaf: leaf.shape, like)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, like)
 
     @jax.jit
     def run(audio):
