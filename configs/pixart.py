@@ -1,11 +1,15 @@
 """PixArt-alpha: Fast Training of Diffusion Transformer for Photorealistic Text-to-Image Synthesis (arXiv 2310.00426).
 
     jaxtok train --config configs/pixart.py:mini --workdir runs/pixart
-    jaxtok sample --model runs/pixart --text "red apple" --text "flag: Canada" --steps 20 --guidance 3 --output grid.png
+    jaxtok sample --model runs/pixart --text "red apple" --text "flag: Canada" --guidance 3 --output grid.png
 
 paper: the published transformer, 610.86 M parameters, on latents of 32 x 32 x 4 at 256 x 256, sampled in 20 steps of
 DPM-Solver with guidance 4.5. Its text is read by the frozen T5-XXL, which is not here: an encoder of 12 blocks of width
-1024 that learns with it stands in its place. mini: pixels of 32 x 32 emoji by their English captions, read as bytes.
+1024 that learns with it stands in its place. mini: pixels of 32 x 32 emoji by their English captions, read as bytes; it
+learns the flow, since noise prediction leaves noise for so few steps, and sees the mean of the text beside
+cross-attention. 26 minutes on 2 cores beside other work; expect the group of the caption (9 of them) in 24 % of the
+samples (chance 13 %, real images 60 %), which is clear and yet short of half way, and a Frechet distance of 8 on the
+judge's features.
 """
 
 import ml_collections

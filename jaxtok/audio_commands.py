@@ -46,20 +46,21 @@ def encode(model: SpeechModel | AudioModel, paths: Sequence[str], output: epath.
 
 def decode(model: SpeechModel | AudioModel, paths: Sequence[str], output: epath.Path, options: Options) -> None:
     """What ``encode`` wrote to NAME.wav."""
-    texts = options["text"] or [None] * len(paths)
-    if isinstance(model, AudioModel):
-        _refuse(options)
-        settings: list[dict[str, Any]] = [{} for _ in paths]
-    else:
-        shared = _sampling(options, len(paths), model)
-        keys = shared.pop("rng")
-        settings = [shared | {"text": text, "rng": keys[i : i + 1]} for i, text in enumerate(texts)]
+    waveforms = isinstance(model, AudioModel)
+    settings = _refuse(options, len(paths)) if waveforms else _settings(options, len(paths), model)
     for path, more in zip(paths, settings):
         arrays = token_file.read(path, ("codes", "samples"))
         tokens = model.tokens(codes=arrays["codes"], samples=int(arrays["samples"][0]))
         target = output / f"{epath.Path(path).stem}.wav"
         audio.write_wav(target, model.decode(tokens, **more), model.rate)
         print(f"{path} -> {target}: {tokens.codes.shape[1]} tokens")
+
+
+def _settings(options: Options, count: int, model: SpeechModel) -> list[dict[str, Any]]:
+    """Of the sampler, for each file with its key and text."""
+    shared = _sampling(options, count, model)
+    keys, texts = shared.pop("rng"), options["text"] or [None] * count
+    return [{**shared, "text": text, "rng": keys[i : i + 1]} for i, text in enumerate(texts)]
 
 
 def _sampled(model: SpeechModel, waves: list[Any], options: Options) -> tuple[Tokens, list[Any]]:
@@ -74,9 +75,11 @@ def _sampled(model: SpeechModel, waves: list[Any], options: Options) -> tuple[To
     ]  # fmt: skip
 
 
-def _refuse(options: Options) -> None:
+def _refuse(options: Options, count: int = 0) -> list[dict[str, Any]]:
+    """No settings, for each file: a model that does not sample takes none."""
     if options["prompt"] or options["prompt_text"]:
         raise ValueError("--prompt: given for a model of waveforms, which takes none")
+    return [{} for _ in range(count)]
 
 
 def _waves(model: SpeechModel | AudioModel, paths: Sequence[str]) -> list[Any]:
