@@ -1,5 +1,7 @@
 """WavTokenizer: the sizes and frames of its releases, its bandwidth ids, and tokens that know no padding."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,14 +33,16 @@ def drawn(seed, *sizes):
 
 @pytest.fixture(scope="module")
 def variables():
-    """Drawn without compiling ``init``; scales are about 1."""
+    """Drawn without compiling ``init``; the signal passes with its size, so that codes differ."""
     shapes = jax.eval_shape(MODULE.init, jax.random.key(0), jnp.zeros((1, 12)))
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
         if leaf.dtype == bool:
             return jnp.ones(leaf.shape, bool)
-        return jnp.asarray(rng.normal(0, 0.3, leaf.shape) + (path[-1].key == "scale"), jnp.float32)
+        name, size = path[-1].key, max(1, math.prod(leaf.shape[:-1]))
+        deviation = {"bias": 0.05, "scale": 0.3, "embedding": 1.0}.get(name, 1.5 * size**-0.5)
+        return jnp.asarray(rng.normal(0, deviation, leaf.shape) + (name == "scale"), jnp.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
 

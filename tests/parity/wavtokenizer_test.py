@@ -72,6 +72,9 @@ def shapes():
 def weights():
     rng = np.random.default_rng(0)
     state = {name: rng.normal(0, 0.4, shape).astype(np.float32) for name, shape in shapes().items()}
+    for name in state:  # the signal passes the encoder with its size, so that codes differ
+        if name.startswith(f"{ENCODEC}.encoder") and name.endswith(("weight_g", "bias")):
+            state[name] = rng.uniform(1.5, 2.5, state[name].shape).astype(np.float32) * (1 if "_g" in name else 0.02)
     state["head.out.bias"][3] = 9.0  # a magnitude over the limit
     extra = {
         "dac.discriminators.0.conv_post.bias": (1,), "multiperioddisc.discriminators.0.emb.weight": (4, 4),

@@ -58,8 +58,9 @@ def ready(batch):
     assert frozen == {} and sorted(state) == ["codebook", "hits"]
     rng = np.random.default_rng(1)
 
-    def draw(path, leaf):  # with large biases a hinge's gradients of real and fake would cancel
-        return rng.normal(0, 0.05 if path[-1].key == "bias" else 0.6, leaf.shape).astype(np.float32)
+    def draw(path, leaf):  # where no hinge is satisfied, gradients of real and fake cancel in biases
+        deviation = {"bias": 0.05, "scale": 2.0}.get(path[-1].key, 0.6)
+        return rng.normal(0, deviation, leaf.shape).astype(np.float32)
 
     params = jax.tree_util.tree_map_with_path(draw, params)
     book = rng.normal(0, 0.5, (8, 4)).astype(np.float32)
