@@ -7,8 +7,8 @@
 paper: LightningDiT-XL/1, 674.96 M trained parameters, on latents of 16 x 16 x 32 of ImageNet at 256 x 256, 80,000 steps
 of batch 1024 (64 epochs); the paper reports FID 2.11 with guidance. Its tokenizer VA-VAE is yet to come: give
 `data.source` a folder that `jaxtok encode` wrote with a tokenizer of that shape. mini: 4.19 M parameters on pixels of
-32 x 32 emoji in 36 classes (9 groups x 4 styles), 17.5 minutes on 2 cores; expect the asked class in 22 % of the samples
-(chance 2.8 %; 32 % with guidance 4) and a Frechet distance of 1.9 on the judge's features.
+32 x 32 emoji in 36 classes (9 groups x 4 styles), 17.5 minutes on 2 cores; expect the asked class in 22 % of the
+samples (chance 2.8 %; 32 % with guidance 4) and a Frechet distance of 1.9 on the judge's features.
 """
 
 import ml_collections
