@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-# jaxlib 0.10 makes YNNPACK programs of matrix products, convolutions and elementwise work. Of reductions alone, the step
+# jaxlib 0.10 makes YNNPACK programs of matrix products, convolutions and elementwise work. Of reductions alone, a step
 # of DiT-S/2 is 7 % faster than of everything or of nothing (sums over rows, the gradients of biases, are over 20 times
 # faster by it); steps of the mini configs are the same within 4 %: experiments/benchmarks/step_options.md.
 CPU = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
