@@ -36,7 +36,7 @@ def paper(variant="paper", strides=(4, 5, 5, 6)) -> ml_collections.ConfigDict:
     return config(
         variant=variant, strides=strides, channels=32, dimension=512, width=768, hidden=2304, depth=12, groups=32,
         # A batch moves the released codebook at both players' turns; its revival of rare codes is undone at once: none.
-        codebook=dict(size=4096, decay=0.99**2, kmeans=200, revive=0.0),
+        codebook=dict(size=4096, decay=0.99**2, kmeans=200, revive=0.0), edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         periods=(2, 3, 5, 7, 11), layers=(32, 128, 512, 1024, 1024), n_ffts=(1024, 2048, 512), maps=(64, 32),
         source="arrayrecord:/data/libritts", seconds=(3.0, 6.0, 12.0, 24.0), crop=72000,
         steps=1_000_000, batch_size=320, peak=2e-4, every=(100, 5000, 8, 5000),
@@ -46,7 +46,7 @@ def paper(variant="paper", strides=(4, 5, 5, 6)) -> ml_collections.ConfigDict:
 def mini() -> ml_collections.ConfigDict:
     return config(
         variant="mini", strides=(2, 4, 5, 8), channels=8, dimension=64, width=128, hidden=384, depth=4, groups=8,
-        codebook=dict(size=256, decay=0.99, kmeans=20, revive=0.2),
+        codebook=dict(size=256, decay=0.99, kmeans=20, revive=0.2), edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         periods=(2, 3, 5), layers=(8, 16, 32, 64, 64), n_ffts=(1024, 512), maps=(8, 8),
         source="samples:speech", seconds=(4.8,), crop=9600,
         steps=1500, batch_size=8, peak=1e-3, every=(10, 250, 4, 500),
@@ -55,16 +55,16 @@ def mini() -> ml_collections.ConfigDict:
 
 def tiny() -> ml_collections.ConfigDict:
     return config(
-        variant="tiny", strides=(4, 5, 5, 6), channels=2, dimension=4, width=8, hidden=8, depth=1, groups=2,
+        variant="tiny", strides=(20, 30), channels=2, dimension=4, width=8, hidden=8, depth=1, groups=2,
         codebook=dict(size=8, decay=0.99, kmeans=2, revive=0.2),
-        periods=(2,), layers=(2, 4), n_ffts=(512,), maps=(2, 2),
+        periods=(2,), layers=(2, 4), n_ffts=(512,), maps=(2, 2), edges=(0.0, 1.0),
         source="samples:speech", seconds=(2.55,), crop=2400, steps=4, batch_size=8, peak=1e-3, every=(1, 2, 1, 2),
     )  # fmt: skip
 
 
 def config(
     *, variant, strides, channels, dimension, width, hidden, depth, groups, codebook, periods, layers, n_ffts, maps,
-    source, seconds, crop, steps, batch_size, peak, every,
+    edges, source, seconds, crop, steps, batch_size, peak, every,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
     rate, hop, term = 24000, math.prod(strides), "jaxtok.tasks.waveform:Term"
@@ -88,9 +88,8 @@ def config(
         ),
         task=dict(
             target="jaxtok.tasks.autoencode_audio:AudioAutoencode", weight=45.0, crop=crop, bandwidths=4,
-            discriminator=dict(
-                target="jaxtok.papers.wavtokenizer:panel", periods=periods, layers=layers, n_ffts=n_ffts, maps=maps
-            ),
+            discriminator=dict(target="jaxtok.papers.wavtokenizer:panel", periods=periods, layers=layers,
+                               n_ffts=n_ffts, maps=maps, edges=edges),
             terms=dict(
                 period=dict(target=term, criterion="clipped_hinge", first=1),
                 resolution=dict(target=term, criterion="clipped_hinge", first=0),

@@ -191,7 +191,8 @@ def multi_band(
 
 def dac(
     periods: Sequence[int] = PERIODS, n_ffts: Sequence[int] = (2048, 1024, 512), *, window: str = "hann",
-    channels: Sequence[int] = (32, 128, 512, 1024, 1024), band_channels: int = 32, **types: Any,
+    edges: Sequence[float] = BANDS, channels: Sequence[int] = (32, 128, 512, 1024, 1024), band_channels: int = 32,
+    **types: Any,
 ) -> Ensemble:  # fmt: skip
     """All of DAC's discriminators (arXiv 2306.06546): periods and bands of levelled audio.
 
@@ -199,7 +200,7 @@ def dac(
     ``window="rectangular"``.
     """
     folded = [_period(Levelled(Period(period, always=True)), channels, types) for period in periods]
-    bands = [_band(Levelled(Bands(n, n // 4, window)), band_channels, types) for n in n_ffts]
+    bands = [_band(Levelled(Bands(n, n // 4, window, tuple(edges))), band_channels, types) for n in n_ffts]
     return Ensemble((*folded, *bands))
 
 

@@ -17,6 +17,7 @@ from jaxtok.nn.conv1d import Conv1D
 from jaxtok.nn.conv2d import GroupNorm
 from jaxtok.nn.discriminators import Ensemble, Judged
 from jaxtok.nn.dropout import dropout
+from jaxtok.nn.views import BANDS
 from jaxtok.nn.vocos import ConditionalLayerNorm, ConvNeXtBlock, InverseSTFT
 from jaxtok.nn.vqgan import AttentionBlock
 
@@ -167,7 +168,8 @@ def conditional(ensemble: Ensemble, conditions: int = 4) -> Ensemble:
 
 def panel(
     periods: Sequence[int] = discriminators.PERIODS, n_ffts: Sequence[int] = (1024, 2048, 512), *,
-    layers: Sequence[int] = (32, 128, 512, 1024, 1024), maps: tuple[int, int] = (64, 32), bandwidths: int = 4,
+    layers: Sequence[int] = (32, 128, 512, 1024, 1024), maps: tuple[int, int] = (64, 32),
+    edges: Sequence[float] = BANDS, bandwidths: int = 4,
 ) -> discriminators.Panel:  # fmt: skip
     """WavTokenizer's discriminators: by period and by resolution, both conditional, and all of DAC's. 84.25 M
     parameters.
@@ -177,11 +179,13 @@ def panel(
       n_ffts: of the spectrograms; likewise.
       layers: channels of the layers by period.
       maps: channels of the layers over spectrograms, and of those over bands.
+      edges: of the bands.
       bandwidths: ids.
     """
     period = discriminators.multi_period(periods, channels=layers)
     resolution = discriminators.multi_resolution(n_ffts, channels=maps[0])
-    dac = discriminators.dac(periods, n_ffts, window="rectangular", channels=layers, band_channels=maps[1])
+    sizes: dict[str, Any] = dict(edges=edges, channels=layers, band_channels=maps[1])
+    dac = discriminators.dac(periods, n_ffts, window="rectangular", **sizes)
     known = {"period": conditional(period, bandwidths), "resolution": conditional(resolution, bandwidths)}
     return discriminators.Panel(known | {"dac": dac})
 
