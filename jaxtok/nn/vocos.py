@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
+from jaxtok.nn.conv2d import uniform, uniform_bias
 from jaxtok.signal.stft import istft
 
 MAX_MAGNITUDE = 100.0
 
 # The reference truncates its normal of deviation 0.02 at -2 and 2, a hundred deviations away: a plain normal.
 _normal = nn.initializers.normal(0.02)
-# PyTorch's default for a Linear: uniform in +-1/sqrt(inputs).
-_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class DepthwiseConv1D(nn.Module):
@@ -137,7 +136,7 @@ class InverseSTFT(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Audio float32 [B, hop T]; samples of frames outside ``mask [B, T]`` are 0."""
         linear = nn.Dense(
-            self.n_fft + 2, kernel_init=_uniform, bias_init=_uniform_bias(x.shape[-1]), dtype=jnp.float32,
+            self.n_fft + 2, kernel_init=uniform, bias_init=uniform_bias(x.shape[-1]), dtype=jnp.float32,
             param_dtype=self.param_dtype,
         )  # fmt: skip
         nn.share_scope(self, linear)  # the parameters are this module's own
@@ -195,10 +194,3 @@ class Vocos(nn.Module):
 
 def _inside(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     return x if mask is None else jnp.where(mask, x, 0)
-
-
-def _uniform_bias(inputs: int) -> nn.initializers.Initializer:
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, minval=-(inputs**-0.5), maxval=inputs**-0.5)
-
-    return init
