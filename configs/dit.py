@@ -46,10 +46,10 @@ def mini() -> ml_collections.ConfigDict:
         variant="mini",
         network=dict(depth=6, width=192, heads=6, patch=4, out_channels=6, classes=36, scan=False, remat="",
                      dtype="float32"),
-        field="image", shape=(32, 32, 3), source="samples:emoji",
+        field="image", prediction="v", shape=(32, 32, 3), source="samples:emoji",
         examples=dict(target="jaxtok.data.images:Images", size=32, flip=True, label="group_style"),
         sampling=dict(steps=50, guidance=2.0, channels=0, clip=1.0),
-        steps=800, batch_size=64, rate=1e-3, ema=0.995, every=(20, 400, 4, 400),
+        steps=1200, batch_size=64, rate=1e-3, ema=0.995, every=(20, 400, 4, 400),
         after=(dict(
             ref="jaxtok.generator_evaluation:write", judge="emoji-judge",
             images=dict(
@@ -72,7 +72,8 @@ def tiny() -> ml_collections.ConfigDict:
 
 
 def config(
-    *, variant, network, field, shape, source, examples, sampling, steps, batch_size, rate, ema, every, after,
+    *, variant, network, field, prediction="noise", shape, source, examples, sampling, steps, batch_size, rate, ema,
+    every, after,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
     log_every, evaluate_every, evaluate_batches, checkpoint_every = every
@@ -83,8 +84,8 @@ def config(
         seed=0,
         model=dict(target="jaxtok.nn.dit:DiT", **network),
         task=dict(
-            target="jaxtok.tasks.denoise:Denoise", field=field, learned_variance=True, label_drop=0.1,
-            betas=dict(ref="jaxtok.diffusion.paths:linear_betas"),
+            target="jaxtok.tasks.denoise:Denoise", field=field, prediction=prediction, learned_variance=True,
+            label_drop=0.1, betas=dict(ref="jaxtok.diffusion.paths:linear_betas"),
         ),
         interface=dict(ref="jaxtok.generator_model:assemble"),
         tokenizer="",  # of latents: the directory of the tokenizer's run

@@ -68,8 +68,8 @@ def tiny() -> ml_collections.ConfigDict:
 
 
 def config(
-    *, variant, width, heads, hidden, depths, vocabulary, norm_init, scan, remat, dtype, source, text, seconds,
-    buckets, words, steps, batch_size, ema, drops, window, entropy, schedule,
+    *, variant, width, heads, hidden, depths, factor=8, vocabulary, norm_init, scan, remat, dtype, source, text,
+    seconds, buckets, words, steps, batch_size, ema, drops, window, entropy, schedule,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
     size = dict(width=width, heads=heads, hidden=hidden, scan=scan, remat=remat, dtype=dtype)
@@ -80,10 +80,10 @@ def config(
         seed=0,
         model=dict(
             target="jaxtok.tokenizers.diffusion:DiffusionTokenizer",
-            encoder=dict(target="jaxtok.papers.tadicodec:Encoder", depth=depths[0], bits=14, factor=8, **size),
+            encoder=dict(target="jaxtok.papers.tadicodec:Encoder", depth=depths[0], bits=14, factor=factor, **size),
             quantizer=dict(target="jaxtok.quantizers.bsq:BSQ", bits=14, **entropy),
             decoder=dict(
-                target="jaxtok.papers.tadicodec:PrefixDecoder", depth=depths[1], vocabulary=vocabulary, factor=8,
+                target="jaxtok.papers.tadicodec:PrefixDecoder", depth=depths[1], vocabulary=vocabulary, factor=factor,
                 norm_init=norm_init, **size,
             ),
         ),
@@ -100,8 +100,8 @@ def config(
         data=dict(
             source=source,
             examples=dict(
-                target="jaxtok.data.speech:Utterances", rate=24000, multiple=8 * 480, seconds=seconds, buckets=buckets,
-                text=text,
+                target="jaxtok.data.speech:Utterances", rate=24000, multiple=factor * 480, seconds=seconds,
+                buckets=buckets, text=text,
             ),
             languages=(),
             evaluation=dict(languages=(), words=words, seconds=0.0),

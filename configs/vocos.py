@@ -32,9 +32,9 @@ def get_config(arg: str = "paper") -> ml_collections.ConfigDict:
 
 def paper() -> ml_collections.ConfigDict:
     return config(
-        variant="paper", width=512, hidden=1536, depth=8,
-        periods=(2, 3, 5, 7, 11), channels=(32, 128, 512, 1024, 1024), n_ffts=(2048, 1024, 512), band_channels=32,
-        edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
+        variant="paper", width=512, hidden=1536, depth=8, frontend=VOCOS,
+        periods=(2, 3, 5, 7, 11), channels=(32, 128, 512, 1024, 1024),
+        bands=dict(n_ffts=(2048, 1024, 512), channels=32, edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0)),
         source="arrayrecord:/data/libritts", buckets=((2.56, 128), (5.12, 192), (10.24, 320), (20.48, 512)),
         crop=16384, steps=1_000_000, batch_size=16,
         schedule=dict(target="jaxtok.train.schedules:cosine", peak=5e-4, steps=1_000_000),
@@ -44,32 +44,40 @@ def paper() -> ml_collections.ConfigDict:
 
 def mini() -> ml_collections.ConfigDict:
     return config(
-        variant="mini", width=128, hidden=384, depth=4,
-        periods=(2, 3, 5), channels=(8, 16, 32, 64, 64), n_ffts=(1024, 512), band_channels=8,
-        edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
-        source="samples:speech", buckets=((5.12, 192),), crop=8192, steps=1500, batch_size=8,
-        schedule=dict(target="jaxtok.train.schedules:cosine", peak=1e-3, warmup=50, steps=1500),
-        every=(10, 250, 4, 500),
+        variant="mini", width=256, hidden=768, depth=6, frontend=TADICODEC,
+        periods=(2, 3, 5), channels=(8, 16, 32, 64, 64), bands=None,
+        reconstruction=dict(**MEL, scales=dict(ref="jaxtok.losses.spectral:DAC"), log_base=10.0), weight=15.0,
+        source="samples:speech", buckets=((5.12, 192),), crop=15360, steps=3000, batch_size=16,
+        schedule=dict(target="jaxtok.train.schedules:cosine", peak=1e-3, warmup=50, steps=3000),
+        every=(20, 500, 4, 500),
     )  # fmt: skip
 
 
 def tiny() -> ml_collections.ConfigDict:
     return config(
-        variant="tiny", width=16, hidden=24, depth=1,
-        periods=(2,), channels=(4, 8), n_ffts=(512,), band_channels=2, edges=(0.0, 1.0),
+        variant="tiny", width=16, hidden=24, depth=1, frontend=VOCOS,
+        periods=(2,), channels=(4, 8), bands=dict(n_ffts=(512,), channels=2, edges=(0.0, 1.0)),
         source="samples:speech", buckets=((2.56, 128),), crop=2048, steps=2, batch_size=8,
         schedule=dict(target="jaxtok.train.schedules:constant", value=1e-3),
         every=(1, 2, 1, 2),
     )  # fmt: skip
 
 
+# What a vocoder hears: the paper's mel, and TaDiCodec's, of 128 bands in 50 frames a second.
+VOCOS = dict(target="jaxtok.signal.log_mel:LogMel", sample_rate=24000, n_fft=1024, hop=256, bands=100)
+TADICODEC = dict(target="jaxtok.signal.mel:MelFrontEnd", sample_rate=24000, n_fft=1920, hop=480, bands=128)
+MEL = dict(ref="jaxtok.losses.spectral:mel")  # the paper's distance
+
+
 def config(
-    *, variant, width, hidden, depth, periods, channels, n_ffts, band_channels, edges, source, buckets,
-    crop, steps, batch_size, schedule, every,
+    *, variant, width, hidden, depth, frontend, periods, channels, bands, reconstruction=MEL, weight=45.0, source,
+    buckets, crop, steps, batch_size, schedule, every,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
-    rate, n_fft, hop, bands = 24000, 1024, 256, 100
-    frontend = dict(target="jaxtok.signal.log_mel:LogMel", sample_rate=rate, n_fft=n_fft, hop=hop, bands=bands)
+    ensembles = dict(period=dict(target="jaxtok.nn.discriminators:multi_period", periods=periods, channels=channels))
+    if bands:
+        ensembles["band"] = dict(target="jaxtok.nn.discriminators:multi_band", **bands)
+    size = {name: frontend[name] for name in ("bands", "n_fft", "hop")}
     # Weight decay is PyTorch's 0.01 on everything.
     optimizer = dict(
         target="jaxtok.train.optimizers:adamw", b1=0.8, b2=0.9, weight_decay=0.01, decay=".*", schedule=schedule
@@ -78,26 +86,21 @@ def config(
         slug="vocos",
         variant=variant,
         seed=0,
-        model=dict(
-            target="jaxtok.nn.vocos:Vocos", bands=bands, width=width, hidden=hidden, depth=depth, n_fft=n_fft, hop=hop
-        ),
+        model=dict(target="jaxtok.nn.vocos:Vocos", width=width, hidden=hidden, depth=depth, **size),
         task=dict(
             target="jaxtok.tasks.vocode:Vocode", frontend=frontend,
-            discriminator=dict(target="jaxtok.nn.discriminators:Panel", ensembles=dict(
-                period=dict(target="jaxtok.nn.discriminators:multi_period", periods=periods, channels=channels),
-                band=dict(
-                    target="jaxtok.nn.discriminators:multi_band", n_ffts=n_ffts, channels=band_channels, edges=edges
-                ),
-            )),
-            weights=dict(period=1.0, band=0.1),
-            weight=45.0, matching=1.0, first=1, criterion="clipped_hinge", start=0, crop=crop, peak=(-6.0, -1.0),
+            discriminator=dict(target="jaxtok.nn.discriminators:Panel", ensembles=ensembles),
+            weights={name: {"period": 1.0, "band": 0.1}[name] for name in ensembles},
+            reconstruction=reconstruction, weight=weight, matching=1.0, first=1, criterion="clipped_hinge", start=0,
+            crop=crop, peak=(-6.0, -1.0),
         ),
+        interface=dict(ref="jaxtok.vocoder_model:assemble"),
         data=dict(
             source=source,
             # Recordings one by one; of each a crop is drawn. The transcripts are not read.
             examples=dict(
-                target="jaxtok.data.speech:Utterances", rate=rate, multiple=hop, concatenate=False,
-                seconds=(1.0, buckets[-1][0]), buckets=buckets,
+                target="jaxtok.data.speech:Utterances", rate=frontend["sample_rate"], multiple=frontend["hop"],
+                concatenate=False, seconds=(1.0, buckets[-1][0]), buckets=buckets,
             ),
             languages=(),
             evaluation=dict(languages=(), words=1, seconds=0.0),

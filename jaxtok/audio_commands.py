@@ -14,11 +14,21 @@ from jaxtok.data import audio
 from jaxtok.files import write_whole
 from jaxtok.options import Options
 from jaxtok.speech_model import SpeechModel, Tokens
+from jaxtok.vocoder_model import VocoderModel
 
 
-def reconstruct(model: SpeechModel | AudioModel, paths: Sequence[str], output: epath.Path, options: Options) -> None:
-    """Audio files to tokens and back; writes NAME.wav."""
+def reconstruct(
+    model: SpeechModel | AudioModel | VocoderModel, paths: Sequence[str], output: epath.Path, options: Options
+) -> None:
+    """Audio files to tokens and back, or of a vocoder to its mel and back; writes NAME.wav."""
     waves = _waves(model, paths)
+    if isinstance(model, VocoderModel):
+        _refuse(options)
+        for path, wave in zip(paths, waves):
+            target = output / f"{epath.Path(path).stem}.wav"
+            audio.write_wav(target, model.reconstruct(wave), model.rate)
+            print(f"{path} -> {target}: {len(wave) / model.rate:.2f} s through its mel")
+        return
     if isinstance(model, AudioModel):
         _refuse(options)
         tokens = model.encode(waves)
@@ -35,6 +45,7 @@ def reconstruct(model: SpeechModel | AudioModel, paths: Sequence[str], output: e
 
 def encode(model: SpeechModel | AudioModel, paths: Sequence[str], output: epath.Path) -> None:
     """Audio files to NAME.safetensors with ``codes`` int32 [N, Q] and ``samples``."""
+    _check_tokens(model)
     tokens = model.encode(_waves(model, paths))
     for row, path in enumerate(paths):
         count, samples = int(tokens.mask[row].sum()), np.asarray(tokens.samples[row : row + 1])
@@ -46,6 +57,7 @@ def encode(model: SpeechModel | AudioModel, paths: Sequence[str], output: epath.
 
 def decode(model: SpeechModel | AudioModel, paths: Sequence[str], output: epath.Path, options: Options) -> None:
     """What ``encode`` wrote to NAME.wav."""
+    _check_tokens(model)
     waveforms = isinstance(model, AudioModel)
     settings = _refuse(options, len(paths)) if waveforms else _settings(options, len(paths), model)
     for path, more in zip(paths, settings):
@@ -82,7 +94,12 @@ def _refuse(options: Options, count: int = 0) -> list[dict[str, Any]]:
     return [{} for _ in range(count)]
 
 
-def _waves(model: SpeechModel | AudioModel, paths: Sequence[str]) -> list[Any]:
+def _check_tokens(model: Any) -> None:
+    if isinstance(model, VocoderModel):
+        raise ValueError("model: is a vocoder, which has no tokens; `jaxtok reconstruct` takes it")
+
+
+def _waves(model: SpeechModel | AudioModel | VocoderModel, paths: Sequence[str]) -> list[Any]:
     """The files' samples at the model's rate."""
     return [audio.resample(*audio.read(path), model.rate) for path in paths]
 

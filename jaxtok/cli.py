@@ -296,6 +296,7 @@ def _codec(
     from jaxtok.audio_model import AudioModel
     from jaxtok.image_model import ImageModel
     from jaxtok.speech_model import SpeechModel
+    from jaxtok.vocoder_model import VocoderModel
 
     paths = [*options["input"], *files]
     if not paths:
@@ -313,7 +314,7 @@ def _codec(
     model = jaxtok.load(options.required("model"))
     if isinstance(model, SpeechModel):
         return paths, output, model, audio_commands
-    if not isinstance(model, (AudioModel, ImageModel)):
+    if not isinstance(model, (AudioModel, ImageModel, VocoderModel)):
         raise ValueError(f"model {options['model']!r}: is a {type(model).__name__}, expected a tokenizer")
     if options["text"]:
         kind = "images" if isinstance(model, ImageModel) else "waveforms"

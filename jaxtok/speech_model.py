@@ -51,17 +51,17 @@ class SpeechModel:
       module: the tokenizer, mel to mel.
       frontend: audio to mel.
       text: transcripts to ids.
-      vocoder: mel [B, T, F] to audio [B, T * hop].
+      vocoder: mel [B, T, F] to audio [B, T * hop], a pytree: Griffin-Lim or a ``VocoderModel``.
       window: the longest stretch in frames that is encoded or decoded in one piece.
       context: frames that a window of a longer recording sees on each side beyond its own tokens.
       factor: frames per token.
     """
 
     params: Any
+    vocoder: Any
     module: nn.Module = flax.struct.field(pytree_node=False)
     frontend: MelFrontEnd = flax.struct.field(pytree_node=False)
     text: Any = flax.struct.field(pytree_node=False)
-    vocoder: Any = flax.struct.field(pytree_node=False)
     window: int = flax.struct.field(pytree_node=False, default=2000)
     context: int = flax.struct.field(pytree_node=False, default=200)
     factor: int = flax.struct.field(pytree_node=False, default=8)
@@ -335,11 +335,19 @@ def assemble(config: Any, params: Any, state: Any = None) -> SpeechModel:
         module=build(config["model"]),
         frontend=frontend,
         text=build(config["text"]),
-        vocoder=build(config["vocoder"]) if "vocoder" in config else GriffinLim(frontend),
+        vocoder=_vocoder(config, frontend),
         window=round(window["seconds"] * frontend.sample_rate / frontend.hop),
         context=round(window["context"] * frontend.sample_rate / frontend.hop),
         factor=config["model"]["encoder"]["factor"],
     )
+
+
+def _vocoder(config: Any, frontend: MelFrontEnd) -> Any:
+    """The config's vocoder, Griffin-Lim where it has none; ValueError for one of another mel."""
+    vocoder = build(config["vocoder"]) if "vocoder" in config else GriffinLim(frontend)
+    if vocoder.frontend != frontend:
+        raise ValueError(f"vocoder: expected one of {frontend}, found one of {vocoder.frontend}")
+    return vocoder
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -365,6 +373,6 @@ def _sample(module, sampler, params, codes, mask, cond, keys):
     return module.apply(variables, latents, mask=mask, cond=cond, rng=keys, sampler=sampler, method="decode")
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@jax.jit
 def _vocode(vocoder: Any, mel: jax.Array, mask: jax.Array) -> jax.Array:
     return vocoder(mel, mask=mask)

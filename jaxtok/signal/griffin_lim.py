@@ -49,6 +49,7 @@ def mel_to_magnitude(mel: jax.Array, frontend: MelFrontEnd, *, updates: int = 30
     return jax.lax.fori_loop(0, updates, update, spread(flat))
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class GriffinLim:
     """Normalised log-mel frames to audio without weights: ``GriffinLim()(mel)``.

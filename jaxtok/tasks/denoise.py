@@ -1,4 +1,4 @@
-"""Training a generator of images (or grids of latents) to predict the noise of a table's levels, as DDPM and DiT do."""
+"""Training a generator of images (or grids of latents) on a table of noise levels, as DDPM and DiT do."""
 
 import dataclasses
 import functools
@@ -60,15 +60,17 @@ class TableSampling:
 class Denoise:
     """A network learns the noise of x_k = a_k x + s_k e at a level k of a table, and perhaps its own variance.
 
-    Loss: mean |prediction - e|^2, and with a learned variance the variational bound of the variance in bits, whose
-    gradient does not reach the noise (Nichol and Dhariwal, arXiv 2102.09672; DiT, arXiv 2212.09748). The network is
-    fed k itself, from 0 to K - 1.
+    Loss: mean |prediction - target|^2, and with a learned variance the variational bound of the variance in bits, whose
+    gradient does not reach the prediction (Nichol and Dhariwal, arXiv 2102.09672; DiT, arXiv 2212.09748). The network
+    is fed k itself, from 0 to K - 1.
 
     Attributes:
       model: ``model(x [B, H, W, C], k [B], condition)``, such as :class:`jaxtok.nn.dit.DiT`; it gives 2 C
         channels where the variance is learned.
       field: the batch's key of the data, "image" or "latents".
       betas: makes the table.
+      prediction: "noise"; "v" (a e - s x), which a short training learns better; or "data", see
+        :mod:`jaxtok.diffusion.predictions`.
       learned_variance: see above.
       condition: what the network is told: :class:`jaxtok.tasks.conditions.Label`, or ``Text``.
       label_drop: share of examples whose condition is hidden, for guidance.
@@ -77,12 +79,15 @@ class Denoise:
     model: Any
     field: str = "image"
     betas: Callable[[], tuple[float, ...]] = paths.linear_betas
+    prediction: str = "noise"
     learned_variance: bool = True
     condition: Any = conditions.LABEL
     label_drop: float = 0.1
 
     def __post_init__(self):
         conditions.check_drop(self.label_drop)
+        if self.prediction not in (kinds := ("noise", "v", "data")):  # a table has no velocity
+            raise ValueError(f"prediction must be one of {kinds}, found {self.prediction!r}")
 
     accumulable = True
 
@@ -118,10 +123,10 @@ class Denoise:
             )
         x_k = paths.corrupt(self.path, x, e, k)
         guess, between = self._predict(params, x_k, k, condition)
-        loss = jnp.square(guess - e).mean()
-        numbers = {"noise": loss}
+        loss = jnp.square(guess - predictions.target(self.prediction, self.path, x, e, k)).mean()
+        numbers = {self.prediction: loss}
         if between is not None:
-            data, _ = predictions.data_and_noise("noise", self.path, guess, x_k, k)
+            data, _ = predictions.data_and_noise(self.prediction, self.path, guess, x_k, k)
             numbers["bound"] = objectives.learned_variance_bound(x, x_k, k, data, between, self.path).mean()
             loss = loss + numbers["bound"]
         return {"main": (loss, numbers)}, state
@@ -136,7 +141,9 @@ class Denoise:
 
         def at(k: jax.Array) -> jax.Array:
             k = jnp.broadcast_to(k, len(x))
-            guess, _ = self._predict(params, paths.corrupt(self.path, x, e, k), k, condition)
+            x_k = paths.corrupt(self.path, x, e, k)
+            guess, _ = self._predict(params, x_k, k, condition)
+            _, guess = predictions.data_and_noise(self.prediction, self.path, guess, x_k, k)
             return jnp.square(guess - e).reshape(len(x), -1).mean(1)
 
         levels = (times.evenly(jnp.arange(4), 4) * len(self.path.betas)).astype(jnp.int32)
@@ -167,14 +174,14 @@ class Denoise:
             guess, between = self._predict(params, x, jnp.broadcast_to(k, len(x)), condition)
             return guess if between is None else jnp.concatenate([guess, between], -1)
 
-        # Guidance is of the noise; the variance is the conditional pass's.
+        # Guidance is of the prediction, which is that of the noise; the variance is the conditional pass's.
         channels = sampling.channels or shape[-1]
         told = conditions.pair(self.condition, condition, self.model, params)
         denoise = diffuse.guided(predict, *told, dataclasses.replace(sampling, channels=channels))
 
         def estimate(x: jax.Array, k: jax.Array) -> tuple[jax.Array, ...]:
             both = denoise(x, k)
-            pair = predictions.data_and_noise("noise", self.path, both[..., : shape[-1]], x, k)
+            pair = predictions.data_and_noise(self.prediction, self.path, both[..., : shape[-1]], x, k)
             if sampling.clip:  # and the noise that belongs to it
                 data = jnp.clip(pair[0], -sampling.clip, sampling.clip)
                 pair = predictions.data_and_noise("data", self.path, data, x, k)
@@ -203,7 +210,7 @@ class Denoise:
         return {"decode": (decode, (params, batch, key))}
 
     def _predict(self, params: Any, x: jax.Array, k: jax.Array, condition: Any) -> tuple[jax.Array, jax.Array | None]:
-        """The noise, and the place of the log variance between its bounds where it is learned."""
+        """The prediction, and the place of the log variance between its bounds where it is learned."""
         out = self.model.apply({"params": params}, x, k.astype(jnp.float32), condition)
         if not self.learned_variance:
             return out, None

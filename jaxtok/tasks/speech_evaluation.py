@@ -152,8 +152,8 @@ def _mean_frame(task: Any, config: Mapping[str, Any], batches: int = 8) -> np.nd
 
 def _keep(folder, config, task, kept, batch, rows) -> dict[str, str]:
     """Writes sound and pictures of some utterances; gives the files' names and what they are."""
-    vocoder = build(config["vocoder"])
-    originals, decoded = (np.asarray(jax.jit(vocoder)(kept[name][: len(rows)])) for name in ("mel", "decoded"))
+    vocoder, vocode = build(config["vocoder"]), jax.jit(lambda vocoder, mel: vocoder(mel))
+    originals, decoded = (np.asarray(vocode(vocoder, kept[name][: len(rows)])) for name in ("mel", "decoded"))
     hop, rate = task.frontend.hop, task.frontend.sample_rate
     for row in rows:
         frames = int(kept["mask"][row].sum())

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtok.diffusion import noise, objectives, paths
+from jaxtok.diffusion import noise, objectives, paths, predictions
 from jaxtok.tasks.denoise import METHODS, Denoise, TableSampling
 
 KEY = jax.random.key(0)
@@ -90,6 +90,45 @@ def test_the_loss_is_the_error_of_the_noise_and_the_bound_of_the_variance():
     np.testing.assert_allclose(plain.losses(PARAMS, {}, batch, KEY, 0)[0]["main"][0], numbers["noise"], rtol=1e-6)
 
 
+class Converted(nn.Module):
+    """What ``Exact`` knows, told as another prediction."""
+
+    kind: str
+    classes: int = 3
+
+    @nn.compact
+    def __call__(self, x, k, label):
+        guess, between = jnp.split(Exact(name="exact")(x, k, label), 2, axis=-1)
+        data, e = predictions.data_and_noise("noise", PATH, guess, x, k)
+        return jnp.concatenate([predictions.target(self.kind, PATH, data, e, k), between], -1)
+
+
+@pytest.mark.parametrize("kind", ["v", "data"])
+def test_every_prediction_of_the_same_knowledge_samples_and_evaluates_alike(kind):
+    task, params = Denoise(model=Converted(kind), prediction=kind, label_drop=0.0), {"exact": PARAMS}
+    label, keys = jnp.arange(12) % 3, jax.random.split(KEY, 12)
+    sampling = TableSampling(steps=20, method="dpm_solver", spacing="trailing", guidance=2.0, clip=2.0)
+    ours, theirs = (t.sample(p, label, keys, SHAPE, sampling) for t, p in ((task, params), (TASK, PARAMS)))
+    np.testing.assert_allclose(ours, theirs, atol=2e-3)
+    batch = {"image": jax.random.uniform(KEY, (12, *SHAPE)), "label": label, "index": jnp.arange(12)}
+    found, wanted = (t.evaluate(p, {}, batch, KEY)["noise"] for t, p in ((task, params), (TASK, PARAMS)))
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)
+    numbers, plain = (
+        t.losses(p, {}, batch, KEY, 0)[0]["main"][1]
+        for t, p in ((task, params), (Denoise(model=Exact(), label_drop=0.0), PARAMS))
+    )
+    np.testing.assert_allclose(numbers["bound"], plain["bound"], rtol=2e-3)
+    assert set(numbers) == {kind, "bound"} and set(plain) == {"noise", "bound"}
+    keys = jax.vmap(lambda key: jax.random.split(key, 3))(noise.per_example(KEY, batch["index"]))
+    k = (jax.vmap(jax.random.uniform)(keys[:, 0]) * 1000).astype(jnp.int32)
+    e = jax.vmap(lambda key: jax.random.normal(key, SHAPE))(keys[:, 1])
+    x_k = paths.corrupt(PATH, batch["image"], e, k)
+    guess = task.model.apply({"params": params}, x_k, k, label)[..., :2]
+    a, s = PATH.coefficients(k[:, None, None, None])
+    target = a * e - s * batch["image"] if kind == "v" else batch["image"]
+    np.testing.assert_allclose(numbers[kind], jnp.square(guess - target).mean(), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -103,5 +142,7 @@ def test_the_loss_is_the_error_of_the_noise_and_the_bound_of_the_variance():
 def test_bad_settings(settings, said):
     with pytest.raises(ValueError, match=said):
         TableSampling(**settings)
+    with pytest.raises(ValueError, match="prediction must be one of .*, found 'flow'"):
+        Denoise(model=Exact(), prediction="flow")
     with pytest.raises(ValueError, match="1 to 1000 steps, found 2000"):
         TASK.sample(PARAMS, jnp.zeros(1, int), KEY[None], SHAPE, TableSampling(steps=2000))

@@ -1,0 +1,27 @@
+"""A small TaDiCodec that speaks: ``configs/tadicodec.py:mini``, wider, longer, with 12.5 instead of 6.25 tokens a second.
+
+    jaxtok train --config jaxtok/pretrained/tadicodec_mini.py --workdir runs/tadicodec
+
+Its weights are shipped: ``jaxtok.load("tadicodec-mini")``; ``tadicodec-mini/README.md`` has its numbers and limits.
+"""
+
+import ml_collections
+
+from jaxtok import recipes
+
+
+def get_config(arg: str = "mini") -> ml_collections.ConfigDict:
+    """The config; it has one variant."""
+    if arg != "mini":
+        raise ValueError(f"tadicodec_mini has no variant {arg!r}; known: mini")
+    steps = 5000
+    size = dict(width=192, heads=3, hidden=512, factor=4)
+    config = recipes.get_config("tadicodec:mini")
+    config.update(dict(
+        slug="tadicodec_mini",
+        model=dict(encoder=dict(depth=2, **size), decoder=dict(depth=6, **size)),
+        data=dict(examples=dict(multiple=size["factor"] * 480)),
+        train=dict(steps=steps, ema=0.998, evaluate_every=500),
+    ))  # fmt: skip
+    config.train.players.main.optimizer.schedule.steps = steps
+    return config

@@ -1,0 +1,92 @@
+"""Trained vocoders as users meet them: normalised mel in, audio out; alone, or behind a speech tokenizer.
+
+vocoder = jaxtok.load("runs/vocos")
+again = vocoder.reconstruct(audio, rate=16000)  # float32 [L], through the vocoder's own mel
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtok.build import build
+from jaxtok.signal import windows
+from jaxtok.speech_model import Audio
+
+_WINDOW = 1024  # frames that are vocoded at once: bounds the memory
+_CONTEXT = 128  # frames of it on each side that only inform: beyond the reach of 30 blocks
+
+
+@flax.struct.dataclass
+class VocoderModel:
+    """A vocoder behind its front end; a pytree whose leaves are its parameters.
+
+    Attributes:
+      params: of ``module``.
+      module: mel [B, T, bands] to audio [B, T * hop], such as :class:`jaxtok.nn.vocos.Vocos`.
+      frontend: audio to the mel that it was trained on.
+    """
+
+    params: Any
+    module: nn.Module = flax.struct.field(pytree_node=False)
+    frontend: Any = flax.struct.field(pytree_node=False)
+
+    @property
+    def rate(self) -> int:
+        """Samples per second of the audio that comes out."""
+        return self.frontend.sample_rate
+
+    def __call__(self, mel: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+        """Audio float32 [B, T * hop] of mel [B, T, bands], as ``frontend`` makes it, under ``mask`` [B, T]."""
+        return jnp.asarray(self.module.apply({"params": self.params}, mel, mask=mask))
+
+    def reconstruct(self, audio: Audio, *, rate: int = 0) -> np.ndarray:
+        """One recording [L] through its mel and back, float32, cut to whole frames at the model's rate.
+
+        Long ones go in windows that overlap, so memory is bounded; what a window does not see lies beyond the reach of
+        the network's convolutions.
+
+        Args:
+          audio: float in [-1, 1] (or integers of any width), mono.
+          rate: of the audio in Hz; 0 means the model's own.
+
+        Raises:
+          ValueError: for empty, too short, non-finite or multi-channel audio, or a negative rate.
+        """
+        from jaxtok.data import audio as sound
+
+        if rate < 0:
+            raise ValueError(f"rate: expected a positive number, or 0 for the model's own, found {rate}")
+        wave = sound.scale(sound.resample(sound.mono(audio, "audio"), rate or self.rate, self.rate))
+        hop, frames = self.frontend.hop, len(wave) // self.frontend.hop
+        if len(wave) <= (least := self.frontend.n_fft):
+            seconds = least / self.rate, len(wave) / self.rate
+            raise ValueError(f"audio: expected more than {seconds[0]:.3f} s, found {seconds[1]:.3f} s")
+        pieces = []
+        for low, high, start, end in windows.overlapping(frames, _WINDOW, _CONTEXT):
+            piece = np.zeros(windows.padded(high - low, _WINDOW) * hop, np.float32)
+            piece[: (high - low) * hop] = wave[low * hop : high * hop]
+            found = _reconstruct(self, piece[None], np.asarray([(high - low) * hop]))[0]
+            pieces.append(np.asarray(found[(start - low) * hop : (end - low) * hop]))
+        return np.concatenate(pieces)
+
+
+def assemble(config: Any, params: Any, state: Any = None) -> VocoderModel:
+    """The model of a config around given parameters (trained, converted, or random).
+
+    Args:
+      config: with ``model`` and ``task.frontend``.
+      params: of the model, or those of both players of its training, of which the generator's are taken.
+      state: not used.
+    """
+    del state
+    return VocoderModel(params.get("generator", params), build(config["model"]), build(config["task"]["frontend"]))
+
+
+@jax.jit
+def _reconstruct(model: VocoderModel, audio: jax.Array, lengths: jax.Array) -> jax.Array:
+    mel = model.frontend(audio, lengths=lengths)
+    return model(mel, mask=jnp.arange(mel.shape[1]) < (lengths // model.frontend.hop)[:, None])
