@@ -50,13 +50,11 @@ def mini() -> ml_collections.ConfigDict:
         network=dict(depth=6, width=192, heads=6, patch=4),
         encoder=dict(width=96, depth=2, heads=4), pool=dict(target="jaxtok.nn.linear:Dense", features=192),
         common=dict(scan=False, remat="", dtype="float32"),
-        task=dict(
-            target="jaxtok.tasks.diffuse:Diffuse", direction=1.0, draw=dict(ref="jaxtok.diffusion.times:logit_normal")
-        ),
+        task=table(prediction="v"),
         shape=(32, 32, 3), source="samples:emoji",
         examples=dict(target="jaxtok.data.images:Images", size=32, label="", ids=40),
-        sampling=dict(target="jaxtok.tasks.diffuse:Sampling", method="dpm_solver", steps=16, guidance=3.0),
-        steps=800, warmup=100, batch_size=64, rate=1e-3, ema=0.995, every=(20, 300, 4, 300),
+        sampling=dict(**TABLE, steps=16, guidance=3.0, clip=1.0),
+        steps=1200, warmup=100, batch_size=64, rate=1e-3, ema=0.995, every=(20, 300, 4, 300),
         after=(dict(
             ref="jaxtok.generator_evaluation:write", judge="emoji-judge", merge=4,  # its 9 groups in 4 styles
             images=dict(
@@ -82,10 +80,10 @@ def tiny() -> ml_collections.ConfigDict:
 TABLE = dict(target="jaxtok.tasks.denoise:TableSampling", method="dpm_solver", spacing="trailing")
 
 
-def table(*, learned_variance=False, field="image"):
+def table(*, prediction="noise", learned_variance=False, field="image"):
     """The paper's task: the noise of the levels of a table."""
     return dict(
-        target="jaxtok.tasks.denoise:Denoise", field=field, learned_variance=learned_variance,
+        target="jaxtok.tasks.denoise:Denoise", field=field, prediction=prediction, learned_variance=learned_variance,
         betas=dict(ref="jaxtok.diffusion.paths:linear_betas"),
     )  # fmt: skip
 

@@ -6,8 +6,10 @@
 paper: 13.53 M parameters of the generator and 42.52 M of the discriminators, LibriTTS, 1M steps of 16 crops of 0.68 s.
 The numbers are those of the released training configuration, where the article differs (it gives a learning rate of
 2e-4 with betas 0.9, 0.999 and UnivNet's magnitude spectrograms in place of the bands: `multi_resolution`). Frames are
-centred on their hop and not on its edge (the release's padding "same"), as TaDiCodec's vocoder has them; that one is
-this network with width 1024, 30 blocks and the front end jaxtok.signal.mel:MelFrontEnd.
+centred on their hop, as TaDiCodec's vocoder has them; that one is this network with width 1024, 30 blocks and the front
+end of mini. The released vocos-mel-24khz has them on its edge, and loads after
+
+    jaxtok convert --family vocos --config vocos:paper,model.padding=center,task.frontend.padding=center ...
 """
 
 import ml_collections
@@ -64,7 +66,9 @@ def tiny() -> ml_collections.ConfigDict:
 
 
 # What a vocoder hears: the paper's mel, and TaDiCodec's, of 128 bands in 50 frames a second.
-VOCOS = dict(target="jaxtok.signal.log_mel:LogMel", sample_rate=24000, n_fft=1024, hop=256, bands=100)
+VOCOS = dict(
+    target="jaxtok.signal.log_mel:LogMel", sample_rate=24000, n_fft=1024, hop=256, bands=100, padding="same"
+)  # fmt: skip
 TADICODEC = dict(target="jaxtok.signal.mel:MelFrontEnd", sample_rate=24000, n_fft=1920, hop=480, bands=128)
 MEL = dict(ref="jaxtok.losses.spectral:mel")  # the paper's distance
 
@@ -77,7 +81,7 @@ def config(
     ensembles = dict(period=dict(target="jaxtok.nn.discriminators:multi_period", periods=periods, channels=channels))
     if bands:
         ensembles["band"] = dict(target="jaxtok.nn.discriminators:multi_band", **bands)
-    size = {name: frontend[name] for name in ("bands", "n_fft", "hop")}
+    size = dict(bands=frontend["bands"], n_fft=frontend["n_fft"], hop=frontend["hop"], padding="same")
     # Weight decay is PyTorch's 0.01 on everything.
     optimizer = dict(
         target="jaxtok.train.optimizers:adamw", b1=0.8, b2=0.9, weight_decay=0.01, decay=".*", schedule=schedule

@@ -89,4 +89,4 @@ def assemble(config: Any, params: Any, state: Any = None) -> VocoderModel:
 @jax.jit
 def _reconstruct(model: VocoderModel, audio: jax.Array, lengths: jax.Array) -> jax.Array:
     mel = model.frontend(audio, lengths=lengths)
-    return model(mel, mask=jnp.arange(mel.shape[1]) < (lengths // model.frontend.hop)[:, None])
+    return model(mel, mask=jnp.arange(mel.shape[1]) < model.frontend.frames(lengths)[:, None])

@@ -1,5 +1,7 @@
 """A trained vocoder alone, on the command line, and behind a speech tokenizer."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,9 @@ import jaxtok
 from jaxtok import cli
 from jaxtok import model as model_lib
 from jaxtok.build import build
+from jaxtok.signal.log_mel import LogMel
 from jaxtok.tokenizers.diffusion import FlowSampler
+from jaxtok.vocoder_model import VocoderModel
 
 HOP = 480
 FRONTEND = dict(target="jaxtok.signal.mel:MelFrontEnd")
@@ -53,6 +57,18 @@ def test_windows_of_a_long_recording_leave_no_seam(vocoder):
     wave = noise(1600 * HOP)  # two windows
     whole = vocoder(vocoder.frontend(wave[None]))[0]
     np.testing.assert_allclose(vocoder.reconstruct(wave), whole, atol=2e-4 * float(jnp.abs(whole).max()))
+
+
+def test_frames_on_the_edges_of_their_hops_are_those_of_the_article(vocoder):
+    """vocos-mel-24khz: L samples have L // hop + 1 frames, and come back in whole hops."""
+    module = dataclasses.replace(vocoder.module, bands=100, n_fft=1024, hop=256, padding="center")
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 4, 100)))["params"]
+    params = jax.tree.map(lambda s: 0.1 * np.cos(np.arange(s.size, dtype=s.dtype)).reshape(s.shape), shapes)
+    centered = VocoderModel(params, module, LogMel(padding="center"))
+    wave = noise(40 * 256)
+    found = centered.reconstruct(wave)
+    assert found.shape == (40 * 256,)
+    np.testing.assert_allclose(found, centered(centered.frontend(wave[None]))[0], atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The released layout of TaDiCodec's vocoder (Vocos generator, Amphion's names)."""
+"""The released layout of Vocos generators: TaDiCodec's vocoder (Amphion's names), and vocos-mel-24khz."""
 
 from typing import Any
 
@@ -6,21 +6,30 @@ import numpy as np
 
 from jaxtok.convert.keys import StrictReader
 from jaxtok.nn.vocos import Vocos
+from jaxtok.signal.log_mel import htk_filters
 from jaxtok.signal.stft import hann
 
 WINDOW = "head.istft.window"
+_HEARD, _FILTERS = "feature_extractor.mel_spec.spectrogram.window", "feature_extractor.mel_spec.mel_scale.fb"
+_RATE = 24000
 
 
 def params_from(state_dict: dict[str, np.ndarray], module: Vocos) -> dict[str, Any]:
     """Parameters of a `Vocos` from the reference's names.
 
-    The buffer ``head.istft.window`` is recomputed; where the file has it, it must be the window that is meant.
+    The windows and the mel filters are recomputed; where the file has them, they must be those that are meant: periodic
+    Hann windows, and the triangles of :class:`jaxtok.signal.log_mel.LogMel` at 24 kHz.
 
     Raises:
-      ValueError: for a missing, unknown or misshapen key, or another window, by name.
+      ValueError: for a missing, unknown or misshapen key, or another window or filter, by name.
     """
     keys = StrictReader(state_dict)
     check_window(keys, state_dict, module.n_fft)
+    check_window(keys, state_dict, module.n_fft, _HEARD)
+    if _FILTERS in state_dict:
+        meant = htk_filters(module.n_fft, _RATE, module.bands, 0.0, _RATE / 2)
+        if not np.allclose(keys.take(_FILTERS, meant.shape), meant, atol=1e-4):
+            raise ValueError(f"weights: key {_FILTERS!r} does not hold HTK's mel filters at {_RATE} Hz")
     width, backbone = module.width, "backbone"
     params = {
         "embed": embed(keys, width, module.bands),
@@ -33,10 +42,10 @@ def params_from(state_dict: dict[str, np.ndarray], module: Vocos) -> dict[str, A
     return params
 
 
-def check_window(keys: StrictReader, state_dict: dict[str, np.ndarray], n_fft: int) -> None:
+def check_window(keys: StrictReader, state_dict: dict[str, np.ndarray], n_fft: int, name: str = WINDOW) -> None:
     """Takes the window where the file has it; ValueError for another one than is meant."""
-    if WINDOW in state_dict and not np.allclose(keys.take(WINDOW, (n_fft,)), hann(n_fft), atol=1e-5):
-        raise ValueError(f"weights: key {WINDOW!r} is not the periodic Hann window of {n_fft} samples")
+    if name in state_dict and not np.allclose(keys.take(name, (n_fft,)), hann(n_fft), atol=1e-5):
+        raise ValueError(f"weights: key {name!r} is not the periodic Hann window of {n_fft} samples")
 
 
 def embed(keys: StrictReader, width: int, inputs: int) -> dict[str, np.ndarray]:

@@ -118,7 +118,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class InverseSTFT(nn.Module):
-    """Frames to audio, ``[B, T, C] -> [B, hop T]``, by one Linear and an inverse STFT with "same" padding.
+    """Frames to audio, ``[B, T, C] -> [B, hop T]``, by one Linear and an inverse STFT.
 
     The Linear gives ``n_fft + 2`` numbers a frame: log-magnitudes and phases. It, the magnitudes (at most 100) and the
     transform are always in float32.
@@ -126,15 +126,17 @@ class InverseSTFT(nn.Module):
     Attributes:
       n_fft: window and transform length in samples.
       hop: samples per frame.
+      padding: "same", or "center" for frames on multiples of the hop, of which the audio has ``hop (T - 1)`` samples.
     """
 
     n_fft: int
     hop: int
+    padding: str = "same"
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Audio float32 [B, hop T]; samples of frames outside ``mask [B, T]`` are 0."""
+        """Audio float32 [B, hop T], or of ``hop (T - 1)`` samples; those of frames outside ``mask [B, T]`` are 0."""
         linear = nn.Dense(
             self.n_fft + 2, kernel_init=uniform, bias_init=uniform_bias(x.shape[-1]), dtype=jnp.float32,
             param_dtype=self.param_dtype,
@@ -143,7 +145,7 @@ class InverseSTFT(nn.Module):
         log_magnitude, phase = jnp.split(linear(x), 2, axis=-1)
         magnitude = jnp.exp(jnp.minimum(log_magnitude, math.log(MAX_MAGNITUDE)))
         spectrum = jax.lax.complex(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase))
-        return istft(spectrum, self.n_fft, self.hop, mask=mask)
+        return istft(spectrum, self.n_fft, self.hop, padding=self.padding, mask=mask)
 
 
 class Vocos(nn.Module):
@@ -156,6 +158,7 @@ class Vocos(nn.Module):
       bands: mel bands of the input. Feed the normalised mel of the front end, not decibels, not the raw logarithm.
       width: channels of the blocks; ``hidden`` is the width inside them, ``depth`` their number.
       n_fft: window and transform length in samples; ``hop`` the samples per frame.
+      padding: as the mel was framed: "same", or "center" for frames on multiples of the hop, as the article's releases.
     """
 
     bands: int = 128
@@ -164,12 +167,13 @@ class Vocos(nn.Module):
     depth: int = 30
     n_fft: int = 1920
     hop: int = 480
+    padding: str = "same"
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, mel: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
-        """Audio ``[B, hop * T]``, float32, not limited to [-1, 1].
+        """Audio ``[B, hop * T]`` ("center": ``hop * (T - 1)``), float32, not limited to [-1, 1].
 
         Args:
           mel: ``[B, T, bands]``.
@@ -189,7 +193,7 @@ class Vocos(nn.Module):
         for i in range(self.depth):
             x = ConvNeXtBlock(self.hidden, 1 / self.depth, name=f"blocks_{i}", **types)(x, present)
         x = nn.LayerNorm(epsilon=1e-6, name="final_norm", **types)(x)
-        return InverseSTFT(self.n_fft, self.hop, self.param_dtype, name="head")(x, mask)
+        return InverseSTFT(self.n_fft, self.hop, self.padding, self.param_dtype, name="head")(x, mask)
 
 
 def _inside(x: jax.Array, mask: jax.Array | None) -> jax.Array:

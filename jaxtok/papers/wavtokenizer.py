@@ -117,7 +117,7 @@ class Decoder(nn.Module):
             block = ConvNeXtBlock(self.hidden, 1 / self.depth, 7, self.bandwidths, name=f"blocks_{i}", **types)
             x = block(x, present, which)
         x = nn.LayerNorm(epsilon=1e-6, name="final_norm", **types)(x)
-        return InverseSTFT(self.n_fft, self.hop, self.param_dtype, name="head")(x, mask)[..., None]
+        return InverseSTFT(self.n_fft, self.hop, param_dtype=self.param_dtype, name="head")(x, mask)[..., None]
 
     def _context(self, x: jax.Array, mask: jax.Array | None, rng: jax.Array | None) -> jax.Array:
         types: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)

@@ -1,4 +1,4 @@
-"""A small TaDiCodec that speaks: ``configs/tadicodec.py:mini``, wider, longer, with 12.5 instead of 6.25 tokens a second.
+"""A small TaDiCodec that speaks: the mini of `configs/tadicodec.py`, wider and longer, with 12.5 tokens a second.
 
     jaxtok train --config jaxtok/pretrained/tadicodec_mini.py --workdir runs/tadicodec
 

@@ -110,6 +110,10 @@ class MelFrontEnd:
         if self.n_fft % self.hop or (self.n_fft - self.hop) % 2:
             raise ValueError(f"n_fft must be a multiple of hop with an even difference, found {self.n_fft}, {self.hop}")
 
+    def frames(self, samples: jax.Array) -> jax.Array:
+        """The number of frames of so many samples."""
+        return samples // self.hop
+
     def log_mel(self, audio: jax.Array, *, lengths: jax.Array | None = None) -> jax.Array:
         """Natural log-mel energies, float32 [B, L // hop, bands], of audio [B, L] in [-1, 1]."""
         pad = (self.n_fft - self.hop) // 2

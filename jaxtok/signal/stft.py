@@ -114,20 +114,20 @@ def istft(
       window: ``[n_fft]`` samples, for synthesis and analysis alike; the periodic Hann window when absent.
       padding: ``"same"`` gives ``hop * T`` samples (half of ``n_fft - hop`` is trimmed on each side), ``"center"``
         gives ``hop * (T - 1)``, ``"none"`` all ``(T - 1) * hop + n_fft``.
-      mask: ``[..., T]`` boolean, only with ``"same"``: frames outside neither add to the sum nor to the window
+      mask: ``[..., T]`` boolean, not with ``"none"``: frames outside neither add to the sum nor to the window
         envelope, and their samples are 0, so that a padded row gives the samples that it gives alone.
 
     Raises:
-      ValueError: for an unknown padding, a spectrum or window of another length, or a window and hop that leave a
-        sample under no window (the periodic Hann window needs ``hop < n_fft``).
+      ValueError: for an unknown padding, a mask with padding "none", a spectrum or window of another length, or a
+        window and hop that leave a sample under no window (the periodic Hann window needs ``hop < n_fft``).
     """
     window = _window(window, n_fft)
     left, right = _margins(padding, n_fft, hop)
     *_, count, bins = spectrum.shape
     if bins != n_fft // 2 + 1:
         raise ValueError(f"spectrum: found {bins} bins, expected n_fft // 2 + 1 = {n_fft // 2 + 1}")
-    if mask is not None and padding != "same":
-        raise ValueError(f"mask: found padding {padding!r}, expected 'same'")
+    if mask is not None and padding == "none":
+        raise ValueError("mask: found padding 'none', expected 'same' or 'center'")
     _check_cover(window, hop, count, left, right)
     frames = jnp.fft.irfft(spectrum, n_fft, axis=-1) * window
     squares = window**2
@@ -139,7 +139,7 @@ def istft(
     audio, envelope = audio[..., left : total - right], envelope[..., left : total - right]
     if mask is None:
         return audio / envelope
-    inside = jnp.repeat(mask, hop, axis=-1)
+    inside = jnp.repeat(mask if padding == "same" else mask[..., 1:], hop, axis=-1)
     return jnp.where(inside, audio / jnp.where(inside, envelope, 1), 0)
 
 

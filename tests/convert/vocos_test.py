@@ -7,6 +7,7 @@ from safetensors.numpy import save_file
 from jaxtok.convert import from_file, from_reference
 from jaxtok.convert.vocos import params_from
 from jaxtok.nn.vocos import Vocos
+from jaxtok.signal.log_mel import htk_filters
 from jaxtok.signal.stft import hann
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "vocos.npz"
@@ -45,6 +46,16 @@ def test_from_a_safetensors_file_with_the_window_buffer(tmp_path):
     save_file(weights() | {"head.istft.window": hann(20)}, file)
     found, expected = from_file("vocos", str(file), CONFIG), params_from(weights(), MODULE)
     np.testing.assert_array_equal(found["blocks_1"]["depthwise"]["kernel"], expected["blocks_1"]["depthwise"]["kernel"])
+
+
+def test_the_front_end_of_the_released_vocoder_is_ours_or_refused():
+    name = "feature_extractor.mel_spec.mel_scale.fb"
+    heard = {"feature_extractor.mel_spec.spectrogram.window": hann(20), name: htk_filters(20, 24000, 6, 0.0, 12000.0)}
+    assert params_from(weights() | heard, MODULE).keys() == params_from(weights(), MODULE).keys()
+    with pytest.raises(ValueError, match="spectrogram.window' is not the periodic Hann window of 20 samples"):
+        params_from(weights() | heard | {"feature_extractor.mel_spec.spectrogram.window": np.ones(20)}, MODULE)
+    with pytest.raises(ValueError, match=f"{name}' does not hold HTK's mel filters at 24000 Hz"):
+        params_from(weights() | heard | {name: htk_filters(20, 16000, 6, 0.0, 8000.0)}, MODULE)
 
 
 def without(name):
