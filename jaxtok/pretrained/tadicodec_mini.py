@@ -14,7 +14,7 @@ def get_config(arg: str = "mini") -> ml_collections.ConfigDict:
     """The config; it has one variant."""
     if arg != "mini":
         raise ValueError(f"tadicodec_mini has no variant {arg!r}; known: mini")
-    steps = 5000
+    steps = 3000
     size = dict(width=192, heads=3, hidden=512, factor=4)
     config = recipes.get_config("tadicodec:mini")
     config.update(dict(
