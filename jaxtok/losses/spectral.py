@@ -14,6 +14,7 @@ import numpy as np
 from jaxtok.signal.log_mel import LogMel
 from jaxtok.signal.mel import reflect_ends
 from jaxtok.signal.stft import hann, stft
+from jaxtok.signal.weighting import a_weight
 
 # Vocos's and WavTokenizer's: one scale, natural logarithm. DAC's: seven scales, hop a quarter.
 VOCOS = (LogMel(padding="center"),)
@@ -62,12 +63,13 @@ def mel(
 
 def stft_loss(
     reference: jax.Array, estimate: jax.Array, *, mask: jax.Array | None = None,
-    resolutions: tuple[tuple[int, int, int], ...] = RESOLUTIONS, floor: float = 1e-7,
+    resolutions: tuple[tuple[int, int, int], ...] = RESOLUTIONS, floor: float = 1e-7, a_weighted: int = 0,
 ) -> jax.Array:  # fmt: skip
     """Multi-resolution STFT loss: spectral convergence + log magnitude, the mean over resolutions: float32 [B].
 
     |A - B| / |A| (norms over an example's frames and bins) + the mean of |ln A - ln B|, A the reference. Source:
-    Yamamoto et al., "Parallel WaveGAN" (arXiv 1910.11480), there with norms over the batch.
+    Yamamoto et al., "Parallel WaveGAN" (arXiv 1910.11480), there with norms over the batch. Stable Audio's VAE and
+    EzAudio's (arXiv 2409.10819) have ``floor=1e-8`` and A-weighting.
 
     Args:
       reference: audio [B, L].
@@ -75,11 +77,14 @@ def stft_loss(
       mask: bool [B, L], True on a row's samples, which come first; all where absent.
       resolutions: (n_fft, hop, window length); frames are centred on multiples of the hop.
       floor: the smallest power.
+      a_weighted: the rate in Hz of audio that is A-weighted first (:mod:`jaxtok.signal.weighting`); 0 for none.
 
     Raises:
       ValueError: when shapes differ, a window is longer than its transform, or audio is too short.
     """
     lengths = _lengths(reference, estimate, mask)
+    if a_weighted:
+        reference, estimate = (a_weight(x, a_weighted, mask=mask) for x in (reference, estimate))
     total = jnp.zeros(len(reference))
     for n_fft, hop, length in resolutions:
         if not 0 < length <= n_fft or reference.shape[1] <= n_fft // 2:

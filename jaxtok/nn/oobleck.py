@@ -86,7 +86,7 @@ class _Parts(nn.Module):
 
 
 class Encoder(_Parts):
-    """Waveforms to moments, of which :func:`posterior` makes mean and deviation.
+    """Waveforms to moments, of which :class:`jaxtok.quantizers.Gaussian` makes mean and deviation.
 
     Convolution 7; at each stage three residual units with dilations 1, 3, 9, snake and a convolution of 2 stride with
     ceil(stride / 2) zeros on each side; snake; convolution 3.
@@ -100,8 +100,8 @@ class Encoder(_Parts):
       remat: of residual units, see :mod:`jaxtok.nn.remat`; "" keeps all activations.
     """
 
-    def frames(self, samples: int) -> int:
-        """Frames of so many samples: floor(samples / hop) where all strides are even."""
+    def frames(self, samples: Any) -> Any:
+        """Frames of so many samples, a number or an array: floor(samples / hop) where all strides are even."""
         for stride in self.strides:
             samples = (samples + 2 * -(-stride // 2) - 2 * stride) // stride + 1
         return samples
@@ -156,21 +156,3 @@ class Decoder(_Parts):
             x = self._units(walk, walk(layer, self._snake(f"stage{i}_snake")(x)), i)
         x = self._conv(walk, self._snake("snake_out")(x), self.audio_channels, 7, "conv_out", use_bias=False)
         return inside(x.astype(jnp.float32), walk.lengths)
-
-
-def posterior(moments: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and deviation [..., D] of moments [..., 2 D]: the first half, and softplus of the second plus 1e-4."""
-    mean, scale = jnp.split(moments, 2, axis=-1)
-    return mean, nn.softplus(scale) + 1e-4
-
-
-def divergence(mean: jax.Array, deviation: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """mean^2 + deviation^2 - log deviation^2 - 1, summed over channels, averaged over frames: twice the KL to N(0, 1).
-
-    Args:
-      mean: [B, T, D].
-      deviation: [B, T, D].
-      mask: [B, T], True on the frames that count.
-    """
-    each = jnp.square(mean) + jnp.square(deviation) - 2 * jnp.log(deviation) - 1
-    return jnp.mean(each.sum(-1), where=mask)

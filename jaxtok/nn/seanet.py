@@ -84,6 +84,11 @@ class _Parts(nn.Module):
         return math.prod(self.strides)
 
     @property
+    def streams(self) -> bool:
+        """Whether there is a ``stream``."""
+        return self.causal and self.norm is None
+
+    @property
     def _types(self) -> dict[str, Any]:
         return dict(dtype=self.dtype, param_dtype=self.param_dtype)
 
@@ -109,7 +114,7 @@ class _Parts(nn.Module):
         return Whole(lengths_of(mask, x))
 
     def _continue(self, x: jax.Array, channels: int, what: str, state: Any, last: bool) -> Part:
-        if not self.causal or self.norm is not None:
+        if not self.streams:
             raise ValueError(
                 f"{type(self).__name__}: a stream expected causal=True and norm=None, found {self.causal}, {self.norm}"
             )
@@ -147,6 +152,10 @@ class Encoder(_Parts):
             x = self._conv(walk, x, 2 * x.shape[-1], 2 * stride, stride, name=f"stage{i}_down")
         x = nn.elu(self._lstm(walk, x))
         return self._conv(walk, x, self.dimension, 7, name="conv_out").astype(jnp.float32)
+
+    def frames(self, samples: Any) -> Any:
+        """Frames of so many samples, a number or an array: ceil(samples / hop)."""
+        return -(-samples // self.hop)
 
     def __call__(self, audio: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array, jax.Array | None]:
         """Frames float32 [B, ceil(L / hop), dimension] and their mask.

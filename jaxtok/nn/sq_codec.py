@@ -123,6 +123,11 @@ class _Parts(nn.Module):
         return self.pool * math.prod(self.strides)
 
     @property
+    def streams(self) -> bool:
+        """Whether there is a ``stream``."""
+        return self.causal
+
+    @property
     def _types(self) -> dict[str, Any]:
         return dict(dtype=self.dtype, param_dtype=self.param_dtype)
 
@@ -182,9 +187,9 @@ class Encoder(_Parts):
             x = prelu(walk(sample_conv(2 * x.shape[-1], 2 * stride, stride, **fields), x), slope)
         return self._conv(walk, x, self.latent, "conv_out").astype(jnp.float32)
 
-    def frames(self, samples: int) -> int:
-        """Frames of so many samples: causal, ceil(floor(samples / pool) / (hop / pool))."""
-        samples //= self.pool
+    def frames(self, samples: Any) -> Any:
+        """Frames of so many samples, a number or an array: causal, ceil(floor(samples / pool) / (hop / pool))."""
+        samples = samples // self.pool
         for stride in self.strides:
             samples = -(-samples // stride) if self.causal else (samples - 2) // stride + 1
         return samples

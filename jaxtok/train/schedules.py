@@ -42,6 +42,29 @@ def inverse_sqrt(peak: float, *, warmup: int) -> Schedule:
     return rate
 
 
+def inverse_power(peak: float, *, gamma: float, power: float = 1.0, warmup: float = 0.0) -> Schedule:
+    """peak (1 - warmup^(step + 1)) (1 + step / gamma)^-power, the "InverseLR" of Stable Audio's and EzAudio's VAE.
+
+    Args:
+      peak: of the rate.
+      gamma: steps after which the rate is 2^-power of the peak.
+      power: see above.
+      warmup: 0 for none; 0.999 reaches 63 % of the peak after 1000 steps.
+
+    Raises:
+      ValueError: when ``gamma`` is not positive, or ``warmup`` not in [0, 1).
+    """
+    _check("inverse_power", peak=peak, power=power, warmup=warmup)
+    if not gamma > 0 or warmup >= 1:
+        raise ValueError(f"schedule inverse_power: expected gamma > 0 and warmup in [0, 1), found {gamma} and {warmup}")
+
+    def rate(step):
+        step = jnp.asarray(step, jnp.float32)
+        return peak * (1 - jnp.float32(warmup) ** (step + 1)) * (1 + step / gamma) ** -power
+
+    return rate
+
+
 def annealed(
     peak: float, *, steps: int, warmup: int = 0, start: float = 0.005, held: float = 0.3, end: float = 0.01
 ) -> Schedule:

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 from jaxtok.losses import spectral
 from jaxtok.signal.log_mel import LogMel
 from jaxtok.signal.mel import mel_filters
+from jaxtok.signal.weighting import a_filter
 
 torch = pytest.importorskip("torch")
 RESOLUTIONS = ((128, 30, 100), (64, 16, 64))
@@ -47,6 +50,17 @@ def test_mel_of_a_gain_is_its_logarithm():
     loss = jax.jit(spectral.mel)
     np.testing.assert_allclose(loss(x, 0.5 * x), np.log(2.0), rtol=1e-4)
     np.testing.assert_array_equal(loss(x, x), 0.0)
+
+
+def test_stft_loss_of_what_is_a_weighted():
+    reference, estimate = pair()
+    taps = a_filter(24000)
+    weighted = [np.stack([np.convolve(row, taps, "same") for row in x]) for x in (reference, estimate)]
+    loss = functools.partial(spectral.stft_loss, resolutions=RESOLUTIONS, floor=1e-8)
+    loss = jax.jit(loss, static_argnames="a_weighted")
+    found, plain = loss(reference, estimate, a_weighted=24000), loss(reference, estimate)
+    np.testing.assert_allclose(found, loss(*weighted), rtol=1e-4)
+    assert (np.abs(found - plain) > 0.01).all()
 
 
 def test_stft_loss_equals_pytorch():

@@ -74,28 +74,9 @@ def test_parts_give_the_whole(frames):
         np.testing.assert_allclose(jnp.concatenate(parts, axis=1), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("causal", [True, False])
-def test_a_row_is_the_same_alone_and_padded(causal):
-    encoder, params, decoder, back = made(causal)
-    x, samples = audio(5 * HOP, 2), 2 * HOP + 3
-    z, mask = jax.jit(encoder.apply)(params, x, jnp.arange(5 * HOP) < jnp.asarray([[5 * HOP], [samples]]))
-    alone, _ = jax.jit(encoder.apply)(params, x[1:, :samples])
-    frames = alone.shape[1]
-    assert mask.sum(1).tolist() == [5, frames] and frames == encoder.frames(samples) == (3 if causal else 2)
-    np.testing.assert_allclose(z[1, :frames], alone[0], atol=1e-5)
-    np.testing.assert_array_equal(z[1, frames:], 0)
-    y, expected = jax.jit(decoder.apply)(back, z, mask), jax.jit(decoder.apply)(back, alone)[0]
-    np.testing.assert_allclose(y[1, : len(expected)], expected, atol=1e-5)
-    np.testing.assert_array_equal(y[1, len(expected) :], 0)
-
-
-def test_one_slope_serves_all_stages_and_gradients_reach_it():
-    encoder, params, _, _ = made()
-    params = jax.tree.map(lambda leaf: 0 * leaf if leaf.ndim == 1 else leaf, params)  # biases hide the other sign
-    assert [name for name in params["params"] if "slope" in name] == ["down_slope", "pool_slope"]
-    gradient = jax.jit(jax.grad(lambda v: jnp.square(encoder.apply(v, audio(18, 2))[0] - 1).sum()))(params)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
-        assert jnp.isfinite(leaf).all() and jnp.abs(leaf).max() > 0, jax.tree_util.keystr(path)
+def test_one_slope_serves_all_stages():
+    shapes = jax.eval_shape(Encoder(latent=3, width=2, strides=(2, 3)).init, jax.random.key(0), audio(24))["params"]
+    assert [name for name in shapes if "slope" in name] == ["down_slope", "pool_slope"]
 
 
 def test_prelu_and_its_first_slope():

@@ -12,6 +12,7 @@ from jaxtok.convert import seanet as convert_seanet
 from jaxtok.convert import sq_codec as convert_sq
 from jaxtok.nn import oobleck, seanet, sq_codec
 from jaxtok.nn.conv2d import GroupNorm
+from jaxtok.quantizers.gaussian import softplus
 from jaxtok.tokenizers.feedforward import FeedForwardTokenizer
 
 torch = pytest.importorskip("torch", reason="needs the extra 'parity'")
@@ -179,10 +180,11 @@ def test_oobleck_is_stable_audios(strides):
     with torch.no_grad():
         latents = model.encode(transposed(audio)).latent_dist
         decoded = model.decode(transposed(z)).sample
-    mean, deviation = oobleck.posterior(moments)
-    same(mean, latents.mean)
-    same(deviation, latents.std)
-    np.testing.assert_allclose(oobleck.divergence(mean, deviation), latents.kl(), rtol=1e-5)
+    quantizer = jq.Gaussian(width=4, weight=2.0, reduction="position", log_variance=softplus)
+    found = quantizer(moments)
+    same(found.latents, latents.mean)
+    same(np.exp(softplus(moments[..., 4:]) / 2), latents.std)
+    np.testing.assert_allclose(found.loss, latents.kl(), rtol=1e-5)
     same(jax.jit(decoder.apply)({"params": params["decoder"]}, z), decoded)
     renamed = {stable_audio(name): value for name, value in arrays(model).items()}
     renamed = {k: v.ravel() if k.endswith((".alpha", ".beta")) else v for k, v in renamed.items()}
