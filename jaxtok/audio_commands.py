@@ -38,34 +38,48 @@ def reconstruct(
     for path, wave, mask in zip(paths, decoded, tokens.mask):
         target = output / f"{epath.Path(path).stem}.wav"
         audio.write_wav(target, wave, model.rate)
-        print(
-            f"{path} -> {target}: {int(mask.sum())} tokens, {len(wave) / model.rate:.2f} s, {model.bitrate:.4g} bit/s"
-        )
+        seconds = f"{len(wave) / model.rate:.2f} s"
+        if _kind(model) == "codes":
+            print(f"{path} -> {target}: {int(mask.sum())} tokens, {seconds}, {model.bitrate:.4g} bit/s")
+        else:
+            each = f"{model.token_rate:.4g} latents/s of {tokens.latents.shape[-1]} numbers"
+            print(f"{path} -> {target}: {int(mask.sum())} latents, {seconds}, {each}")
 
 
 def encode(model: SpeechModel | AudioModel, paths: Sequence[str], output: epath.Path) -> None:
-    """Audio files to NAME.safetensors with ``codes`` int32 [N, Q] and ``samples``."""
-    _check_tokens(model)
+    """Audio files to NAME.safetensors with ``codes`` int32 [N, Q], or ``latents`` float32 [N, D], and ``samples``."""
+    kind = _kind(model)
     tokens = model.encode(_waves(model, paths))
     for row, path in enumerate(paths):
         count, samples = int(tokens.mask[row].sum()), np.asarray(tokens.samples[row : row + 1])
-        codes = np.ascontiguousarray(np.asarray(tokens.codes[row, :count]))
+        kept = np.ascontiguousarray(np.asarray(getattr(tokens, kind)[row, :count]))
         target = output / f"{epath.Path(path).stem}.safetensors"
-        write_whole(target, save({"codes": codes, "samples": samples}))
-        print(f"{path} -> {target}: {count} tokens")
+        write_whole(target, save({kind: kept, "samples": samples}))
+        print(f"{path} -> {target}: {count} {'tokens' if kind == 'codes' else kind}")
 
 
 def decode(model: SpeechModel | AudioModel, paths: Sequence[str], output: epath.Path, options: Options) -> None:
     """What ``encode`` wrote to NAME.wav."""
-    _check_tokens(model)
+    kind = _kind(model)
     waveforms = isinstance(model, AudioModel)
     settings = _refuse(options, len(paths)) if waveforms else _settings(options, len(paths), model)
     for path, more in zip(paths, settings):
-        arrays = token_file.read(path, ("codes", "samples"))
-        tokens = model.tokens(codes=arrays["codes"], samples=int(arrays["samples"][0]))
+        arrays = token_file.read(path, (kind, "samples"))
+        take = model.latents if isinstance(model, AudioModel) and kind == "latents" else model.tokens
+        try:
+            tokens = take(arrays[kind], samples=int(arrays["samples"][0]))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         target = output / f"{epath.Path(path).stem}.wav"
         audio.write_wav(target, model.decode(tokens, **more), model.rate)
-        print(f"{path} -> {target}: {tokens.codes.shape[1]} tokens")
+        print(f"{path} -> {target}: {tokens.latents.shape[1]} {'tokens' if kind == 'codes' else kind}")
+
+
+def _kind(model: SpeechModel | AudioModel) -> str:
+    """What of a model's tokens is stored: "codes", or "latents" where there are none; ValueError for a vocoder."""
+    if isinstance(model, VocoderModel):
+        raise ValueError("model: is a vocoder, which has no tokens; `jaxtok reconstruct` takes it")
+    return "latents" if isinstance(model, AudioModel) and not model.discrete else "codes"
 
 
 def _settings(options: Options, count: int, model: SpeechModel) -> list[dict[str, Any]]:
@@ -92,11 +106,6 @@ def _refuse(options: Options, count: int = 0) -> list[dict[str, Any]]:
     if options["prompt"] or options["prompt_text"]:
         raise ValueError("--prompt: given for a model of waveforms, which takes none")
     return [{} for _ in range(count)]
-
-
-def _check_tokens(model: Any) -> None:
-    if isinstance(model, VocoderModel):
-        raise ValueError("model: is a vocoder, which has no tokens; `jaxtok reconstruct` takes it")
 
 
 def _waves(model: SpeechModel | AudioModel | VocoderModel, paths: Sequence[str]) -> list[Any]:

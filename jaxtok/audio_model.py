@@ -1,7 +1,10 @@
 """Trained waveform tokenizers as users meet them: audio in, tokens out, audio back.
 
-tokens = model.encode(audio, rate=16000)  # tokens.codes int32 [B, N, Q]
+tokens = model.encode(audio, rate=16000)  # tokens.codes int32 [B, N, Q], tokens.latents float32 [B, N, D]
 again = model.decode(tokens)  # float32 [L]
+
+part, state = model.stream_encode(samples)  # of a causal model, while the sound goes on
+part, state = model.stream_encode(more, state, last=True)
 """
 
 import functools
@@ -14,21 +17,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtok import audio_rows, audio_stream
+from jaxtok.audio_stream import EncodeState
 from jaxtok.build import build
-from jaxtok.signal import windows
 from jaxtok.speech_model import Audio, Tokens
-
-_ROWS = 8  # recordings encoded or decoded at once: bounds the memory
-_LONGEST = 1 << 30  # tokens: lengths are padded to doublings, without end
+from jaxtok.tokenizers.waveform import latent_width
 
 
 @flax.struct.dataclass
 class AudioModel:
     """A waveform tokenizer; a pytree whose leaves are its parameters and moving state.
 
+    Tokens are codes and their latents, or latents alone (``codes`` None) of a model with a continuous bottleneck: the
+    mean of each, nothing is drawn.
+
     Attributes:
       variables: what ``module.apply`` takes: ``params``, and ``codebook`` where the quantizer has one that moves.
-      module: a :class:`jaxtok.tokenizers.waveform.WaveformTokenizer` of a quantizer with codes.
+      module: a :class:`jaxtok.tokenizers.waveform.WaveformTokenizer`.
       rate: samples per second of the audio that goes in and comes out.
     """
 
@@ -47,18 +52,33 @@ class AudioModel:
         return self.rate / self.hop
 
     @property
+    def discrete(self) -> bool:
+        """Whether tokens have codes."""
+        return self.module.quantizer.num_codebooks > 0
+
+    @property
+    def streams(self) -> bool:
+        """Whether the model is causal, for :meth:`stream_encode` and :meth:`stream_decode`."""
+        return self.module.streams
+
+    @property
     def bitrate(self) -> float:
-        """Bits per second of the codes."""
-        quantizer = self.module.quantizer
+        """Bits per second of the codes.
+
+        Raises:
+          ValueError: when there are none.
+        """
+        quantizer = self._coded("bitrate")
         return self.token_rate * quantizer.num_codebooks * float(np.log2(quantizer.codebook_size))
 
     def encode(self, audio: Audio | Sequence[Audio], *, rate: int = 0) -> Tokens:
         """Tokens of one recording [L] or of a list of them; they do not depend on what else is in the list.
 
-        A recording is encoded in one piece: memory grows with its length.
+        There are ceil(L / hop) of them. A causal model takes recordings of any length in bounded memory; another
+        encodes each in one piece, and memory grows with its length.
 
         Args:
-          audio: float in [-1, 1] (or integers of any width), mono.
+          audio: float in [-1, 1] (or integers of any width), mono; scaled down where its peak exceeds 1.
           rate: of the audio in Hz; 0 means the model's own.
 
         Raises:
@@ -73,26 +93,17 @@ class AudioModel:
         if not given:
             raise ValueError("audio: expected at least one recording, found an empty list")
         waves = [sound.scale(sound.resample(wave, rate or self.rate, self.rate)) for wave in given]
-        counts = [-(-len(wave) // self.hop) for wave in waves]
-        codes = np.zeros((len(waves), max(counts), self.module.quantizer.num_codebooks), np.int32)
-        for rows in _groups(counts):
-            frames = windows.padded(max(counts[i] for i in rows), _LONGEST)
-            batch, mask = np.zeros((len(rows), frames * self.hop), np.float32), []
-            for row, i in enumerate(rows):
-                batch[row, : len(waves[i])] = waves[i]
-                mask.append(np.arange(batch.shape[1]) < len(waves[i]))
-            found = np.asarray(_encode(self.module, self.variables, batch, np.stack(mask)))
-            for row, i in enumerate(rows):
-                codes[i, : counts[i]] = found[row, : counts[i]]
-        return self._tokens(codes, counts, [len(wave) for wave in waves], single)
+
+        codes, latents = zip(*audio_rows.encode(self.module, self.variables, waves))
+        return _tokens(codes, latents, [len(wave) for wave in waves], single)
 
     def tokens(self, codes: np.ndarray, *, samples: int = 0) -> Tokens:
         """Tokens of one recording from stored codes int [N, Q], lasting ``samples`` samples (0: all of them).
 
         Raises:
-          ValueError: for another shape, or codes that the codebook does not have.
+          ValueError: for another shape, codes that the codebook does not have, or a model without codes.
         """
-        quantizer, rows = self.module.quantizer, np.asarray(codes)
+        quantizer, rows = self._coded("codes"), np.asarray(codes)
         if rows.ndim != 2 or not len(rows) or rows.shape[1] != quantizer.num_codebooks:
             raise ValueError(f"codes: expected [tokens, {quantizer.num_codebooks}], found shape {rows.shape}")
         if not np.issubdtype(rows.dtype, np.integer) or rows.min() < 0 or rows.max() >= quantizer.codebook_size:
@@ -100,34 +111,88 @@ class AudioModel:
                 f"codes: expected integers from 0 to {quantizer.codebook_size - 1}, found {rows.dtype} from "
                 f"{rows.min()} to {rows.max()}"
             )
-        whole = len(rows) * self.hop
-        if not 0 <= samples <= whole:
-            raise ValueError(f"samples: expected at most {whole}, the codes' length, found {samples}")
-        return self._tokens(rows[None].astype(np.int32), [len(rows)], [samples or whole], True)
+        rows = rows.astype(np.int32)
+        latents = np.asarray(_dequantize(self.module, self.variables, rows[None]))[0]
+        return _tokens([rows], [latents], [self._lasting(len(rows), samples)], True)
+
+    def latents(self, latents: np.ndarray, *, samples: int = 0) -> Tokens:
+        """Tokens of one recording from latents float [N, D], stored or made by a generator; they are without codes.
+
+        Raises:
+          ValueError: for another shape, or numbers that are not finite.
+        """
+        module: Any = self.module
+        rows, width = np.asarray(latents), latent_width(module)
+        if rows.ndim != 2 or not len(rows) or rows.shape[1] != width:
+            raise ValueError(f"latents: expected [tokens, {width}], found shape {rows.shape}")
+        if not np.issubdtype(rows.dtype, np.floating) or not np.isfinite(rows).all():
+            raise ValueError(f"latents: expected finite floating-point numbers, found {rows.dtype} or NaN or Inf")
+        return _tokens([None], [rows.astype(np.float32)], [self._lasting(len(rows), samples)], True)
 
     def decode(self, tokens: Tokens) -> Any:
         """Audio of tokens: float32 [L] for a single recording, else a list of them; about [-1, 1]."""
-        counts, waves = [int(count) for count in tokens.mask.sum(1)], {}
-        latents, samples = np.asarray(tokens.latents), np.asarray(tokens.samples)
-        for rows in _groups(counts):
-            frames = windows.padded(max(counts[i] for i in rows), _LONGEST)
-            batch = np.zeros((len(rows), frames, latents.shape[2]), np.float32)
-            for row, i in enumerate(rows):
-                batch[row, : counts[i]] = latents[i, : counts[i]]
-            mask = np.arange(frames) < np.asarray([[counts[i]] for i in rows])
-            found = np.asarray(_decode(self.module, self.variables, batch, mask))
-            waves |= {i: found[row, : samples[i]] for row, i in enumerate(rows)}
-        return waves[0] if tokens.single else [waves[i] for i in range(len(counts))]
+        rows = [row[mask] for row, mask in zip(np.asarray(tokens.latents), np.asarray(tokens.mask))]
+        found = audio_rows.decode(self.module, self.variables, rows)
+        waves = [wave[:samples] for wave, samples in zip(found, np.asarray(tokens.samples))]
+        return waves[0] if tokens.single else waves
 
-    def _tokens(self, codes: np.ndarray, counts: list[int], samples: list[int], single: bool) -> Tokens:
-        rows = jnp.asarray(codes)
-        return Tokens(
-            codes=rows,
-            latents=_dequantize(self.module, self.variables, rows),
-            mask=jnp.arange(rows.shape[1]) < jnp.asarray(counts)[:, None],
-            samples=jnp.asarray(samples, jnp.int32),
-            single=single,
-        )
+    def stream_encode(
+        self, audio: Audio, state: EncodeState | None = None, *, last: bool = False
+    ) -> tuple[Tokens, EncodeState]:
+        """The tokens that are certain by now, perhaps none, and the state for the samples that follow.
+
+        All parts together are what ``encode`` gives of the whole, to 1e-5 in the latents. A part is not scaled down
+        where its peak exceeds 1.
+
+        Args:
+          audio: mono [any number, also none], float in [-1, 1], at the model's rate. A number of whole hops that stays
+            the same compiles least.
+          state: of the call before; None at the beginning.
+          last: whether the sound ends with it.
+
+        Raises:
+          ValueError: for a model that is not causal, multi-channel or non-finite audio, or a stream without samples.
+        """
+        from jaxtok.data import audio as sound
+
+        self._check_streams()
+        wave = sound.mono(audio, "audio") if np.size(audio) or np.ndim(audio) != 1 else np.zeros(0, np.float32)
+        codes, latents, state = audio_stream.encode_part(self.module, self.variables, wave, state, last)
+        return _tokens([codes], [latents], [len(latents) * self.hop], True), state
+
+    def stream_decode(self, tokens: Tokens, state: Any = None, *, last: bool = False) -> tuple[np.ndarray, Any]:
+        """The samples that are certain by now, float32 [any number], and the state for the tokens that follow.
+
+        All parts together are hop times the tokens: what exceeds the recording's length is the caller's to cut.
+
+        Args:
+          tokens: what follows those before, of one recording; perhaps none.
+          state: of the call before; None at the beginning.
+          last: whether the sound ends with it.
+
+        Raises:
+          ValueError: for a model that is not causal, or tokens of several recordings.
+        """
+        self._check_streams()
+        if len(tokens.latents) != 1:
+            raise ValueError(f"tokens: a stream expected those of one recording, found {len(tokens.latents)}")
+        latents = np.asarray(tokens.latents[0])[np.asarray(tokens.mask[0])]
+        return audio_stream.decode_part(self.module, self.variables, latents, state, last)
+
+    def _lasting(self, count: int, samples: int) -> int:
+        whole = count * self.hop
+        if not 0 <= samples <= whole:
+            raise ValueError(f"samples: expected at most {whole}, the tokens' length, found {samples}")
+        return samples or whole
+
+    def _coded(self, what: str) -> Any:
+        if not self.discrete:
+            raise ValueError(f"{what}: this model's tokens are continuous, expected a model with codes")
+        return self.module.quantizer
+
+    def _check_streams(self) -> None:
+        if not self.streams:
+            raise ValueError("stream: expected a causal model, found one that looks at the whole recording")
 
 
 def assemble(config: Any, params: Any, state: Any = None) -> AudioModel:
@@ -150,25 +215,20 @@ def assemble(config: Any, params: Any, state: Any = None) -> AudioModel:
     return AudioModel(variables | {name: state[name] for name in kept if name == "codebook"}, module, config["rate"])
 
 
-def _groups(counts: Sequence[int]) -> list[list[int]]:
-    """Positions of recordings that go together, those of like lengths; the first again until the rows are 1, 2, 4 or 8.
+def _tokens(codes: Sequence[Any], latents: Sequence[np.ndarray], samples: Sequence[int], single: bool) -> Tokens:
+    """One row per recording, filled up with zeros; without codes where they are None."""
+    counts = [len(row) for row in latents]
 
-    Few shapes, so few compilations.
-    """
-    by_length = sorted(range(len(counts)), key=lambda i: counts[i])
-    groups = [by_length[first : first + _ROWS] for first in range(0, len(counts), _ROWS)]
-    return [rows + rows[:1] * ((1 << (len(rows) - 1).bit_length()) - len(rows)) for rows in groups]
+    def stack(rows: Sequence[np.ndarray]) -> jax.Array:
+        return jnp.asarray(np.stack([np.pad(row, ((0, max(counts) - len(row)), (0, 0))) for row in rows]))
 
-
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(module: Any, variables: Any, audio: jax.Array, mask: jax.Array) -> jax.Array:
-    with jax.default_matmul_precision("highest"):  # on TPUs float32 products are else rounded to bfloat16
-        return module.apply(variables, audio, mask=mask, method="encode").codes
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _decode(module: Any, variables: Any, latents: jax.Array, mask: jax.Array) -> jax.Array:
-    return module.apply(variables, latents, mask=mask, method="decode")
+    return Tokens(
+        codes=None if codes[0] is None else stack(codes),
+        latents=stack(latents),
+        mask=jnp.arange(max(counts)) < jnp.asarray(counts)[:, None],
+        samples=jnp.asarray(samples, jnp.int32),
+        single=single,
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)

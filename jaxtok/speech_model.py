@@ -26,15 +26,15 @@ class Tokens:
     """What ``encode`` gives: one row per utterance, padded to the longest.
 
     Attributes:
-      codes: int32 [B, N, Q].
-      latents: float32 [B, N, D], the codes' vectors.
+      codes: int32 [B, N, Q], or None for continuous tokens.
+      latents: float32 [B, N, D], what is decoded: the codes' vectors, or what stood before they were rounded.
       mask: bool [B, N], True on tokens that exist.
       samples: int32 [B], the utterances' lengths at the model's rate; ``decode`` cuts its audio to them.
       text: the transcripts given to ``encode``, or None.
       single: True when one array was encoded rather than a list.
     """
 
-    codes: jax.Array
+    codes: Any
     latents: jax.Array
     mask: jax.Array
     samples: jax.Array

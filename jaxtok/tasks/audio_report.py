@@ -1,7 +1,7 @@
 """How near a trained waveform tokenizer comes to held-out recordings, and the files that let one hear it.
 
 One protocol: recordings of the test split, through tokens and back; distances as the task evaluates them
-(:func:`jaxtok.tasks.waveform.distances`); codes counted over all tokens of these recordings.
+(:func:`jaxtok.tasks.waveform.distances`); codes, where there are any, counted over all tokens of these recordings.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from jaxtok.build import build
 from jaxtok.files import write_whole
 from jaxtok.quantizers import usage
 from jaxtok.tasks import report, vocode_report, waveform
+from jaxtok.tokenizers.waveform import latent_width
 from jaxtok.train import processes
 
 NAMES = {"trained": "the tokens", "untrained": "the untrained model's tokens"}
@@ -56,11 +57,13 @@ def write(
     for row in range(min(shown, len(x))):
         vocode_report.keep(folder, task.judge, {"original": x, "trained": y}, mask, row)
     real, quantizer = np.asarray(task.model.frames(jnp.asarray(mask))), task.model.quantizer
-    counts = [usage.histogram(codes[..., q], quantizer.codebook_size, real) for q in range(codes.shape[-1])]
+    books = range(quantizer.num_codebooks)
+    counts = [usage.histogram(codes[..., q], quantizer.codebook_size, real) for q in books]
     numbers = report.about(result, config, folder, trained[0]) | {
         "distances": {name: {key: value.tolist() for key, value in d.items()} for name, d in distances.items()},
         "codes": {f"codebook {q}" if len(counts) > 1 else "codebook": usage.summary(c) for q, c in enumerate(counts)},
         "size": quantizer.codebook_size,
+        "width": latent_width(task.model),
         "generator": sum(leaf.size for leaf in jax.tree.leaves(trained[0]["generator"])),
         "tokens_per_second": config["rate"] / task.model.hop,
         "recordings": len(x),
@@ -75,13 +78,14 @@ def write(
 def markdown(results: Mapping[str, Any]) -> str:
     """The report as Markdown.
 
-    It holds when the mel distance is below the untrained model's and each codebook uses at least half as many codes as
-    uniform codes would.
+    It holds when the mel distance is below the untrained model's and each codebook, where there are any, uses at least
+    half as many codes as uniform codes would.
 
     Args:
       results: what :func:`jaxtok.tasks.report.page` needs, ``distances`` (``{name: {distance: per recording}}`` with
-        the names of ``NAMES``), ``codes`` (``{codebook: {used, tokens, perplexity}}``), ``size`` (of a codebook),
-        ``tokens_per_second``, ``generator`` (its parameters) and ``recordings`` (how many).
+        the names of ``NAMES``), ``codes`` (``{codebook: {used, tokens, perplexity}}``, empty for continuous
+        tokens), ``size`` (of a codebook), ``width`` (of the latents), ``tokens_per_second``, ``generator`` (its
+        parameters) and ``recordings`` (how many).
 
     Raises:
       ValueError: for a missing entry, by name.
@@ -98,9 +102,12 @@ def markdown(results: Mapping[str, Any]) -> str:
         used = f"{name} uses {numbers['used']:,} of {value['size']:,} codes ({uniform:,.0f} if uniform)"
         (held if numbers["used"] >= EVEN * uniform else failed).append(used)
     verdict = f"Falls short: {' and '.join(failed)}." if failed else f"Holds: {' and '.join(held)}."
-    bits = value["tokens_per_second"] * len(value["codes"]) * np.log2(value["size"])
+    rate = f"{value['tokens_per_second']:g} latents a second of {value['width']} numbers, not rounded: no bits"
+    if value["codes"]:
+        bits = value["tokens_per_second"] * len(value["codes"]) * np.log2(value["size"])
+        rate = f"{value['tokens_per_second']:g} tokens a second, **{bits:,.0f} bit/s**"
     points = [
-        f"Rate: {value['tokens_per_second']:g} tokens a second, **{bits:,.0f} bit/s**.",
+        f"Rate: {rate}.",
         f"{value['generator']:,} of the parameters are the tokenizer's, the others its discriminators'.",
         f"Means over {value['recordings']} held-out recordings and their standard errors; mel distances below 8 kHz.",
         *(report.codebook(name.capitalize(), value["size"], codes) for name, codes in value["codes"].items()),

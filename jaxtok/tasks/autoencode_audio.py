@@ -24,8 +24,9 @@ class AudioAutoencode:
     generator: weight * reconstruction + the quantizer's loss + what the discriminators say; discriminator: see
     :class:`jaxtok.tasks.waveform.Term`. All are means over the examples of the global batch. Both players move at once,
     on the same samples (WavTokenizer's trainer, arXiv 2408.16532, moves the discriminators first, and its codebook at
-    both turns). The task's state holds the model's collection "codebook", which moves once a step, and decayed hit
-    counts of every code. Padding never enters: a recording shorter than a crop is repeated to its length.
+    both turns). Any bottleneck will do: the task's state holds the model's collection "codebook" where it has one,
+    which moves once a step, and decayed hit counts of every code where there are codes; a continuous one may draw its
+    latents. Padding never enters: a recording shorter than a crop is repeated to its length.
 
     Attributes:
       model: the tokenizer.

@@ -1,6 +1,7 @@
 """Tokenizers whose decoder is one pass of a network: encoder, quantizer, decoder."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +12,9 @@ from jaxtok.quantizers import Quantized
 
 class FeedForwardTokenizer(nn.Module):
     """Encoder and quantizer to tokens; one pass of a network back to data. Any modality.
+
+    What a modality adds stands in ``analyse`` and ``synthesise``, what a paper does to latents before they are decoded
+    in ``receive``; ``encode`` and ``decode`` are the same for all.
 
     A codebook that moves by itself lives in the collection "codebook": it is read wherever it is given, and moves where
     ``train=True`` and ``apply`` is told ``mutable=["codebook"]``.
@@ -60,8 +64,16 @@ class FeedForwardTokenizer(nn.Module):
           train: whether codebooks may move and quantizers may draw.
         """
         del cond
-        z, token_mask = self.encoder(x, mask=mask)
-        return self.quantizer(self.project(z, "pre_linear", self.pre), mask=token_mask, rng=rng, train=train)
+        z, token_mask = self.analyse(x, mask)
+        return self.quantize(z, mask=token_mask, rng=rng, train=train)
+
+    def analyse(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+        """The encoder's vectors of x and their mask."""
+        return self.encoder(x, mask=mask)
+
+    def quantize(self, z: jax.Array, **fields: Any) -> Quantized:
+        """Tokens of the encoder's vectors z [B, ..., Z]; ``fields`` are the quantizer's."""
+        return self.quantizer(self.project(z, "pre_linear", self.pre), **fields)
 
     def decode(
         self,
@@ -85,4 +97,12 @@ class FeedForwardTokenizer(nn.Module):
         """
         del sampler
         more = dict(cond=cond, rng=rng, train=train) if self.conditional else {}
-        return self.decoder(self.project(latents, "post_linear", self.post), mask=mask, **more)
+        return self.synthesise(self.receive(latents), mask, **more)
+
+    def receive(self, latents: jax.Array) -> jax.Array:
+        """What the decoder gets of latents [B, ..., D]."""
+        return self.project(latents, "post_linear", self.post)
+
+    def synthesise(self, z: jax.Array, mask: jax.Array | None, **more: Any) -> jax.Array:
+        """The decoder's x of what ``receive`` gave; ``more`` are a conditional one's ``cond``, ``rng``, ``train``."""
+        return self.decoder(z, mask=mask, **more)

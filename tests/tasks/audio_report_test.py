@@ -17,7 +17,7 @@ def results(trained, used):
     return dict(
         name="wavtokenizer:mini", parameters=10, generator=7, steps=2, batch_size=8, seconds=60.0,
         examples_per_second=1.0, device="1 x cpu", data="samples:speech", train_examples=100, loss=(100.0, 50.0),
-        recordings=2, size=256, tokens_per_second=75.0,
+        recordings=2, size=256, width=4, tokens_per_second=75.0,
         codes={"codebook": dict(used=used, tokens=1000, perplexity=50.0)},
         distances={name: dict(mel_distance=value, stft_distance=[1.0, 1.0]) for name, value in distances.items()},
         files={"report.json": "numbers"}, next={"jaxtok list": "what there is"},
@@ -36,6 +36,12 @@ def test_the_first_line_is_the_verdict():
     few, far = (audio_report.markdown(results(*fields)).splitlines()[0] for fields in (([0.1], 100), ([9.0], 200)))
     assert few == "Falls short: codebook uses 100 of 256 codes (251 if uniform)."
     assert far.startswith("Falls short: the mel from tokens is not nearer") and "codes" not in far
+    continuous = audio_report.markdown(results([0.1], 200) | dict(codes={}, size=0))
+    assert (
+        continuous.splitlines()[0]
+        == "Holds: the mel from tokens is nearer than the untrained model's (0.100 against 2.500)."
+    )
+    assert "75 latents a second of 4 numbers, not rounded: no bits" in continuous and "bit/s" not in continuous
     broken = results([0.1], 200)
     del broken["codes"]
     with pytest.raises(ValueError, match="codes is missing"):

@@ -6,18 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxtok.losses import spectral
-from jaxtok.nn import discriminators, seanet, views
+from jaxtok.nn import discriminators, oobleck, seanet, views
 from jaxtok.papers.wavtokenizer import Decoder, conditional
-from jaxtok.quantizers import EMAVQ
+from jaxtok.quantizers import EMAVQ, Gaussian
 from jaxtok.signal.log_mel import LogMel
 from jaxtok.signal.mel import MelFrontEnd
 from jaxtok.tasks.autoencode_audio import AudioAutoencode
 from jaxtok.tasks.waveform import Term
 from jaxtok.tokenizers.waveform import WaveformTokenizer
 
-ROWS, CROP = 4, 96
+ROWS, CROP = 8, 96
 BANDS = views.Bands(32, 8, edges=(0.0, 0.4, 1.0))
 LAYERS = (discriminators.Layer(2, (3, 3), (1, 2)),)
 # One id, no dropout, and recordings of a crop's length: nothing is drawn but by the quantizer.
@@ -43,6 +44,18 @@ TASK = AudioAutoencode(
     bandwidths=1,
     judge=MelFrontEnd(n_fft=64, hop=16, bands=8),
 )  # fmt: skip
+
+# The same with latents that are drawn from a Gaussian, and unconditional discriminators.
+OOBLECK = dict(channels=2, multipliers=(1,), strides=(6,), latent=2)
+DRAWN = dataclasses.replace(
+    TASK,
+    model=WaveformTokenizer(
+        oobleck.Encoder(**OOBLECK), Gaussian(width=2, weight=0.1, reduction="position"), oobleck.Decoder(**OOBLECK)
+    ),
+    discriminator=discriminators.Panel({"band": TASK.discriminator.ensembles["band"]}),
+    terms={"band": TASK.terms["band"]},
+    bandwidths=0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +150,51 @@ def test_codebook_and_hits_move_once(ready, both, batch, parts):
     hit = counts > 0
     assert (before["embedding"] != moved["embedding"])[hit].any(1).all()
     np.testing.assert_allclose(moved["sums"][~hit], 0.99 * before["sums"][~hit], rtol=1e-6)
+
+
+def on_eight(tree, rows):
+    """The tree on all devices, and rows spread over them."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    here, there = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+    return jax.device_put(tree, here), jax.device_put(rows, there)
+
+
+def test_devices_change_nothing(ready, both, batch):
+    found, gradients, after = both(*ready, batch, 2)
+
+    @jax.jit
+    def run(params, state, batch):
+        def total(params):
+            found, after = TASK.losses(params, state, batch, jax.random.key(7), 2)
+            return sum(value for value, _ in found.values()), (found, after)
+
+        return jax.grad(total, has_aux=True)(params)
+
+    here, rows = on_eight(ready, batch)
+    assert len(rows["audio"].sharding.device_set) == 8
+    gradient, spread = run(*here, rows)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), (found, after), spread)
+    expected = jax.tree.map(jnp.add, *gradients.values())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), expected, gradient)
+
+
+def test_latents_that_are_drawn_need_no_codes_and_no_one_device(batch):
+    shapes, state, _ = jax.eval_shape(DRAWN.init, jax.random.key(0), batch)
+    assert state == {} and DRAWN.accumulable and DRAWN.warnings(10_000, {}) == {}
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda s: rng.normal(0, 0.4, s.shape).astype(np.float32), shapes)
+    run = jax.jit(lambda params, batch, key: DRAWN.losses(params, {}, batch, key, 2)[0])
+    found, other = (run(params, batch, jax.random.key(seed)) for seed in (7, 8))
+    loss, numbers = found["generator"]
+    np.testing.assert_allclose(numbers["quantizer"], 0.1 * numbers["kl"], rtol=1e-6)
+    parts = 45 * numbers["reconstruction"] + numbers["quantizer"]
+    parts += 2 * (numbers["adversarial_band"] + 0.5 * numbers["features_band"])
+    np.testing.assert_allclose(loss, parts, rtol=1e-5)
+    assert numbers["kl"] == other["generator"][1]["kl"] and loss != other["generator"][0]  # what is drawn differs
+    spread = run(*on_eight(params, batch), jax.random.key(7))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, spread)
+    x, y, mask, codes = jax.eval_shape(DRAWN.reconstruct, shapes, {}, batch)
+    assert codes is None and x.shape == y.shape == mask.shape == (ROWS, CROP)
 
 
 def test_evaluation_is_per_recording_and_knows_no_padding(ready):
