@@ -55,9 +55,9 @@ def mini() -> ml_collections.ConfigDict:
 
 def tiny() -> ml_collections.ConfigDict:
     return config(
-        variant="tiny", strides=(20, 30), channels=2, dimension=4, width=8, hidden=8, depth=1, groups=2,
+        variant="tiny", strides=(600,), channels=2, dimension=4, width=8, hidden=8, depth=1, groups=2,
         codebook=dict(size=8, decay=0.99, kmeans=2, revive=0.2),
-        periods=(2,), layers=(2, 4), n_ffts=(512,), maps=(2, 2), edges=(0.0, 1.0),
+        periods=(2,), layers=(2,), n_ffts=(512,), maps=(2, 2), edges=(0.0, 1.0),
         source="samples:speech", seconds=(2.55,), crop=2400, steps=4, batch_size=8, peak=1e-3, every=(1, 2, 1, 2),
     )  # fmt: skip
 

@@ -29,7 +29,7 @@ USAGE = """usage: jaxtok COMMAND [OPTIONS]
   evaluate     evaluate a run on a held-out split
   reconstruct  audio files through a model's tokens and back
   encode       files, or all images of a data source, to tokens
-  decode       tokens to audio
+  decode       tokens or latents to audio or images
   sample       a grid of images from a generator
   convert      released weights to a model's directory
   compile      compile a config's steps for a slice of devices, ahead of time
@@ -188,12 +188,13 @@ def sample(argv: list[str]) -> int:
 def convert(argv: list[str]) -> int:
     """Converts released weights (safetensors) to a model's directory that ``jaxtok.load`` reads."""
     options = Options("convert")
-    options.string("family", "", "the layout: tadicodec, vocos, wavtokenizer")
+    from jaxtok import convert as converters
+
+    options.string("family", "", f"the layout: {', '.join(converters.FAMILIES)}")
     options.string("weights", "", "the .safetensors file")
     options.string("output", "", "the directory to write")
     options.config()
     options.parse(argv)
-    from jaxtok import convert as converters
     from jaxtok.model import save
 
     config = options["config"].copy_and_resolve_references().to_dict()

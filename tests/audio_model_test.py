@@ -4,37 +4,61 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 import soundfile
 
 import jaxtok
-from jaxtok import audio_model, cli
+from jaxtok import audio_model, audio_rows, audio_stream, cli
 from jaxtok import model as model_lib
 from jaxtok.build import build
 
 HOP = 600
+SLUGS = ("wavtokenizer", "sq_codec", "ezaudio")  # one codebook, four codes of a grid (two in tiny), no codes
 
 
 def noise(samples, seed=0):
     return np.random.default_rng(seed).uniform(-0.5, 0.5, samples).astype(np.float32)
 
 
+def drawn(module):
+    shapes, rng = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, module.hop))), np.random.default_rng(0)
+    return jax.tree.map(lambda s: (rng.standard_normal(s.shape) * 0.4).astype(s.dtype), shapes)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a saved model of drawn weights, as a run's parameters are, and a recording."""
+    """A folder with saved models of drawn weights, as a run's parameters are, and a recording."""
     folder = tmp_path_factory.mktemp("audio")
-    config = jaxtok.get_config("wavtokenizer:tiny").copy_and_resolve_references().to_dict()
-    shapes = jax.eval_shape(build(config["model"]).init, jax.random.key(0), jnp.zeros((1, HOP)))
-    rng = np.random.default_rng(0)
-    drawn = jax.tree.map(lambda s: (rng.standard_normal(s.shape) * 0.4).astype(s.dtype), shapes)
-    state = {"codebook": drawn["codebook"], "hits": np.zeros(8)}
-    model_lib.save(folder / "model", config, {"generator": drawn["params"]}, state)
+    for slug in SLUGS:
+        config = jaxtok.get_config(f"{slug}:tiny").copy_and_resolve_references().to_dict()
+        variables = drawn(build(config["model"]))
+        state = {"codebook": variables["codebook"], "hits": np.zeros(8)} if "codebook" in variables else {}
+        model_lib.save(folder / slug, config, {"generator": variables["params"]}, state)
     soundfile.write(folder / "noise.wav", noise(5000), 16000)
     return folder
 
 
 @pytest.fixture(scope="module")
 def model(place):
-    return jaxtok.load(place / "model")
+    return jaxtok.load(place / "wavtokenizer")
+
+
+@pytest.fixture(scope="module")
+def vae(place):
+    return jaxtok.load(place / "ezaudio")
+
+
+@pytest.fixture(scope="module")
+def causal():
+    """A causal codec of one small stage."""
+    sizes = dict(latent=4, width=2, strides=(4,))
+    module = build(dict(
+        target="jaxtok.papers.sq_codec:SQCodec",
+        encoder=dict(target="jaxtok.nn.sq_codec:Encoder", **sizes),
+        quantizer=dict(target="jaxtok.papers.sq_codec:Bounded", width=4, steps=1, word=2),
+        decoder=dict(target="jaxtok.nn.sq_codec:Decoder", **sizes),
+    ))  # fmt: skip
+    return audio_model.AudioModel(drawn(module), module, 16000)
 
 
 def test_lengths_rates_and_bits(model):
@@ -84,15 +108,107 @@ def test_a_moving_codebook_is_not_forgotten(model):
         audio_model.assemble(config, model.variables["params"])
 
 
+def test_a_continuous_model_has_latents_and_no_bits(vae):
+    assert (vae.discrete, vae.streams, vae.hop, vae.token_rate) == (False, False, 480, 50.0)
+    waves = [noise(n, n) for n in (960, 481)]
+    tokens = vae.encode(waves)
+    assert tokens.codes is None and tokens.latents.shape == (2, 2, 4) and tokens.mask.all()
+    np.testing.assert_array_equal(tokens.latents, vae.encode(waves).latents)  # means: nothing is drawn
+    np.testing.assert_allclose(vae.encode(waves[1]).latents[0], tokens.latents[1], atol=1e-5)
+    long, short = vae.decode(tokens)
+    assert long.shape == (960,) and short.shape == (481,)
+    stored = vae.latents(np.asarray(tokens.latents[1]), samples=481)
+    np.testing.assert_allclose(vae.decode(stored), short, atol=1e-5)
+    for run, said in (
+        (lambda: vae.bitrate, "bitrate: this model's tokens are continuous"),
+        (lambda: vae.tokens(np.zeros((3, 1), int)), "codes: this model's tokens are continuous"),
+        (lambda: vae.latents(np.zeros((3, 5))), r"latents: expected \[tokens, 4\], found shape \(3, 5\)"),
+        (lambda: vae.latents(np.full((3, 4), np.nan)), "latents: expected finite floating-point numbers"),
+        (lambda: vae.stream_encode(noise(480)), "stream: expected a causal model"),
+        (lambda: vae.stream_decode(tokens), "stream: expected a causal model"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            run()
+
+
+def test_latents_of_a_scalar_codec_are_rounded_where_they_are_decoded(causal):
+    tokens = causal.encode(noise(64))
+    assert tokens.codes.shape == (1, 8, 2) and causal.bitrate == pytest.approx(2000 * 2 * np.log2(9))
+    stored = causal.tokens(np.asarray(tokens.codes[0]))
+    assert np.abs(tokens.latents - stored.latents).max() > 0.01
+    made = causal.latents(np.asarray(tokens.latents[0]))
+    assert made.codes is None
+    for other in (stored, made):
+        np.testing.assert_array_equal(causal.decode(other), causal.decode(tokens))
+
+
+def test_a_stream_gives_what_the_whole_gives(causal):
+    wave = noise(203)
+    tokens = causal.encode(wave)
+    codes, sound, state, heard = [], [], None, None
+    # Less than a hop, nothing, and many hops at once.
+    for begin, end in ((0, 3), (3, 3), (3, 67), (67, 131), (131, 195), (195, 203)):
+        part, state = causal.stream_encode(wave[begin:end], state, last=end == 203)
+        audio, heard = causal.stream_decode(part, heard, last=end == 203)
+        codes.append(part.codes[0])
+        sound.append(audio)
+    assert [len(part) for part in codes] == [0, 0, 8, 8, 8, 2] and state.samples == 203
+    np.testing.assert_array_equal(np.concatenate(codes), tokens.codes[0])
+    together = np.concatenate(sound)
+    assert together.shape == (26 * causal.hop,) and len(sound[2]) < len(sound[3]) == 64  # two frames are waited for
+    np.testing.assert_allclose(together[:203], causal.decode(tokens), atol=1e-5)
+    with pytest.raises(ValueError, match="the stream ended, expected at least one sample"):
+        causal.stream_encode(wave[:0], last=True)
+    with pytest.raises(ValueError, match="a stream expected those of one recording, found 2"):
+        causal.stream_decode(causal.encode([wave, wave]))
+    with pytest.raises(ValueError, match="audio: expected mono audio"):
+        causal.stream_encode(np.zeros((2, 8), np.float32))
+
+
+def test_long_recordings_go_through_in_parts(causal, monkeypatch):
+    waves = [noise(n, n) for n in (203, 64)]
+    whole = causal.encode(waves)
+    sounds = causal.decode(whole)
+    monkeypatch.setattr(audio_rows, "LONG", 20)
+    monkeypatch.setattr(audio_stream, "SIZES", (8, 1))
+    seen = []
+
+    def watched(run):
+        return lambda module, variables, x, *rest: seen.append(len(x)) or run(module, variables, x, *rest)
+
+    for name in ("encode_part", "decode_part"):
+        monkeypatch.setattr(audio_stream, name, watched(getattr(audio_stream, name)))
+    parts = causal.encode(waves)
+    assert seen == [64, 64, 64, 8, 3]  # 25 hops and a rest, of the longer one alone
+    np.testing.assert_array_equal(parts.codes, whole.codes)
+    np.testing.assert_allclose(parts.latents, whole.latents, atol=1e-5)
+    for one, other in zip(causal.decode(parts), sounds):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert seen[5:] == [8, 8, 8, 1, 1, 0]
+
+
 def test_the_command_line(place, capsys):
     def run(command, status=0):
         assert cli.main(command.format(place).split()) == status
         return capsys.readouterr()
 
-    common = "--model {0}/model --input {0}/noise.wav --output {0}/"
+    common = "--model {0}/ezaudio --input {0}/noise.wav --output {0}/"
+    assert "16 latents, 0.31 s, 50 latents/s of 4 numbers" in run("reconstruct " + common + "heard").out
+    assert "16 latents" in run("encode " + common + "latents").out
+    kept = safetensors.numpy.load_file(place / "latents/noise.safetensors")
+    assert kept["latents"].shape == (16, 4) and kept["samples"] == [7500]
+    run("decode --model {0}/ezaudio --input {0}/latents/noise.safetensors --output {0}/again")
+    first, second = (soundfile.read(place / folder / "noise.wav")[0] for folder in ("heard", "again"))
+    np.testing.assert_array_equal(first, second)
+    wrong = "decode --model {0}/wavtokenizer --input {0}/latents/noise.safetensors --output {0}/again"
+    assert "holds latents, samples, expected codes and samples" in run(wrong, 2).err
+    run("encode --model {0}/sq_codec --input {0}/noise.wav --output {0}/grid")
+    kept = safetensors.numpy.load_file(place / "grid/noise.safetensors")
+    assert kept["codes"].shape == (16, 2) and kept["codes"].max() < 19**2 and kept["samples"] == [5000]
+    common = "--model {0}/wavtokenizer --input {0}/noise.wav --output {0}/"
     assert "13 tokens, 0.31 s, 120 bit/s" in run("reconstruct " + common + "out").out
     run("encode " + common + "tokens")
-    run("decode --model {0}/model --input {0}/tokens/noise.safetensors --output {0}/again")
+    run("decode --model {0}/wavtokenizer --input {0}/tokens/noise.safetensors --output {0}/again")
     first, second = (soundfile.read(place / folder / "noise.wav")[0] for folder in ("out", "again"))
     assert first.shape == (7500,)
     np.testing.assert_array_equal(first, second)

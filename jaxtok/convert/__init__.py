@@ -8,8 +8,9 @@ import numpy as np
 
 from jaxtok.build import build
 
-_FAMILIES = {
+FAMILIES = {
     "encodec": "jaxtok.convert.seanet",
+    "ezaudio": "jaxtok.convert.ezaudio",
     "oobleck": "jaxtok.convert.oobleck",
     "sq_codec": "jaxtok.convert.sq_codec",
     "tadicodec": "jaxtok.convert.tadicodec",
@@ -36,10 +37,10 @@ def variables_from_reference(
     family: str, state_dict: Mapping[str, Any], model_config: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """As :func:`from_reference`: ``params``, and ``codebook`` where a codebook is no parameter."""
-    if family not in _FAMILIES:
-        raise ValueError(f"no converter named {family!r}; known: {', '.join(sorted(_FAMILIES))}")
+    if family not in FAMILIES:
+        raise ValueError(f"no converter named {family!r}; known: {', '.join(sorted(FAMILIES))}")
     arrays = {name: np.asarray(value, np.float32) for name, value in state_dict.items()}
-    converter, module = importlib.import_module(_FAMILIES[family]), build(model_config)
+    converter, module = importlib.import_module(FAMILIES[family]), build(model_config)
     if hasattr(converter, "variables_from"):
         return converter.variables_from(arrays, module)
     return {"params": converter.params_from(arrays, module)}

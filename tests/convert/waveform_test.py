@@ -1,14 +1,21 @@
 """The layouts of SEANet, SQ-Codec and Oobleck: names, shapes and folded weight normalisation, without PyTorch."""
 
 import ast
+import importlib
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
+import jaxtok
 import jaxtok.quantizers as jq
+from jaxtok import cli
+from jaxtok import convert as converters
+from jaxtok.build import build
+from jaxtok.convert import ezaudio as convert_ezaudio
 from jaxtok.convert import oobleck as convert_oobleck
 from jaxtok.convert import seanet as convert_seanet
 from jaxtok.convert import sq_codec as convert_sq
@@ -51,8 +58,8 @@ CASES = {
         "encoder.block.1.res_unit3.snake2.beta": (1, 2, 1), "encoder.conv2.weight": (6, 4, 3),
         "decoder.block.0.conv_t1.weight": (4, 2, 6), "decoder.conv2.weight": (1, 2, 7),
     }),
-    "stable_audio": (
-        OOBLECK, lambda s, m: convert_oobleck.params_from(s, m, convert_oobleck.STABLE_AUDIO, "autoencoder."), {
+    "ezaudio": (
+        OOBLECK, convert_ezaudio.params_from, {
         "autoencoder.encoder.layers.2.layers.2.layers.2.beta": (2,), "autoencoder.encoder.layers.4.weight": (6, 4, 3),
         "autoencoder.decoder.layers.1.layers.1.weight": (4, 2, 6), "autoencoder.decoder.layers.4.weight": (1, 2, 7),
     }),
@@ -84,6 +91,31 @@ def test_layouts_give_all_parameters(layout):
         assert jax.tree.map(jnp.shape, params[part]) == jax.tree.map(jnp.shape, expected)
     with pytest.raises(ValueError, match="unknown keys 'encoder.more'"):
         convert({**state, "encoder.more": np.zeros(1)}, module)
+    name = next(iter(names))
+    with pytest.raises(ValueError, match=f"key '{name}' with shape .* is missing"):
+        convert({key: value for key, value in state.items() if key != name}, module)
+    with pytest.raises(ValueError, match=f"key '{name}' has shape .*, expected"):
+        convert(state | {name: np.zeros((9, 9))}, module)
+
+
+def test_what_ezaudios_training_leaves_is_left_out():
+    state, params = complete(convert_ezaudio.params_from, OOBLECK)
+    more = {"discriminator.discriminators.0.bias": np.ones(2), "sdstft.window": np.ones(4)}
+    jax.tree.map(np.testing.assert_array_equal, convert_ezaudio.params_from(state | more, OOBLECK), params)
+
+
+@pytest.mark.parametrize("slug", ["sq_codec", "ezaudio"])
+def test_released_weights_become_a_model(slug, tmp_path):
+    config = jaxtok.get_config(f"{slug}:tiny").copy_and_resolve_references().to_dict()
+    module = build(config["model"])
+    released, params = complete(importlib.import_module(converters.FAMILIES[slug]).params_from, module)
+    safetensors.numpy.save_file({k: np.float32(v) for k, v in released.items()}, tmp_path / "weights.safetensors")
+    arguments = f"--family {slug} --config {slug}:tiny --weights {tmp_path}/weights.safetensors --output {tmp_path}/out"
+    assert cli.main(["convert", *arguments.split()]) == 0
+    model = jaxtok.load(tmp_path / "out")
+    jax.tree.map(np.testing.assert_allclose, model.variables["params"], params)
+    expected = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, module.hop)))["params"]
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, expected)
 
 
 def test_weight_norm_is_folded_in_both_forms():
