@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from jaxtok.text.words import words
+
 SPLITS = ("train", "validation", "test")
 _MAGIC = b"JTR1"
 
@@ -76,12 +78,6 @@ def digest(data: bytes) -> str:
 def text_bytes(text: str) -> int:
     """The length of the NFC text in UTF-8 bytes, as the index states it."""
     return len(unicodedata.normalize("NFC", text).encode())
-
-
-def words(text: str) -> list[str]:
-    """The words of a text without case and punctuation; two texts with equal words are the same sentence."""
-    kept = "".join(c if c.isalnum() or c in "'’" else " " for c in unicodedata.normalize("NFKC", text).casefold())
-    return [word for word in (word.strip("'’") for word in kept.split()) if word]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
-from jaxtok.data import records
+from jaxtok.text.words import words as words_of
 
 
 def assign(
@@ -26,7 +26,7 @@ def assign(
     """
     sentences: dict[str, dict[str, list[int]]] = {}
     for number, (text, language, _) in enumerate(rows):
-        sentences.setdefault(language, {}).setdefault(" ".join(records.words(text)), []).append(number)
+        sentences.setdefault(language, {}).setdefault(" ".join(words_of(text)), []).append(number)
 
     def eligible(sentence: str, numbers: list[int]) -> bool:
         return len(sentence.split()) >= words and min(rows[number][2] for number in numbers) >= seconds

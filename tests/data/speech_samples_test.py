@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxtok.data import audio, records, sources
+from jaxtok.text.words import words
 
 FOLDER = pathlib.Path(sources.__file__).parent / "samples" / "speech"
 
@@ -33,7 +34,7 @@ def test_no_held_out_sentence_is_trained_on(source):
     seen = collections.defaultdict(set)
     for position in range(len(source.index)):
         record = source.record(position)
-        seen[record.split, record.language].add(" ".join(records.words(record.text)))
+        seen[record.split, record.language].add(" ".join(words(record.text)))
         row = source.index.row(position)
         assert (record.file, record.split, record.language) == (row.file, row.split, row.language)
         assert records.text_bytes(record.text) == row.text_bytes
@@ -68,6 +69,6 @@ def test_files_are_small_attributed_and_whole():
     assert sum(shard["records"] for shard in manifest["shards"]) == 2567
     assert all((FOLDER / shard["file"]).stat().st_size < 6_000_000 for shard in manifest["shards"])
     licence = (FOLDER / "LICENSE").read_text()
-    for words in ("Allison Smith", "June Wallack", "Carlo Flora", "Maxim Topal", "CC BY-SA 3.0", "CC BY 3.0"):
-        assert words in licence
+    for name in ("Allison Smith", "June Wallack", "Carlo Flora", "Maxim Topal", "CC BY-SA 3.0", "CC BY 3.0"):
+        assert name in licence
     assert "speech" in sources.samples()

@@ -5,9 +5,7 @@ from jaxtok.data import records, splits
 ROWS = [(f"sentence number {n} here", "en" if n % 2 else "fr", 1.0 + n % 3) for n in range(200)]
 
 
-def test_words_ignore_case_punctuation_and_form():
-    assert records.words("Don't  STOP, «Ça» va?") == ["don't", "stop", "ça", "va"]
-    assert records.words("ﬁne") == ["fine"] and records.words(" -- ") == []
+def test_text_is_counted_in_its_composed_form():
     assert records.text_bytes("e\u0301") == 2
 
 
