@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtok.signal import fourier
+
 
 def hz_to_mel(hz: np.ndarray | float) -> np.ndarray:
     """Slaney's mel scale: linear below 1 kHz (200/3 Hz a step), logarithmic above (27 steps per factor 6.4)."""
@@ -61,25 +63,6 @@ def reflect_ends(audio: jax.Array, pad: int, lengths: jax.Array | None = None) -
     return jnp.take_along_axis(audio, index, axis=1)
 
 
-def _power(frames: jax.Array) -> jax.Array:
-    """|rfft|^2 of frames [..., n], float32 [..., n // 2 + 1]."""
-    spectrum = jnp.fft.rfft(frames)
-    return spectrum.real**2 + spectrum.imag**2
-
-
-def _power_by_products(frames: jax.Array) -> jax.Array:
-    """The same by matrix products.
-
-    Accelerators are fast at products, and the compiler divides their rows over devices, while it gathers the whole
-    batch on each device for a Fourier transform.
-    """
-    size = frames.shape[-1]
-    turns = np.outer(np.arange(size), np.arange(size // 2 + 1)) % size  # exact, so that angles are small
-    angle = 2 * np.pi * turns / size
-    parts = [jnp.matmul(frames, f(angle).astype(np.float32), precision="highest") for f in (np.cos, np.sin)]
-    return parts[0] ** 2 + parts[1] ** 2
-
-
 @dataclasses.dataclass(frozen=True)
 class MelFrontEnd:
     """Waveform to normalised log-mel frames (the front end of TaDiCodec, arXiv 2508.16790).
@@ -125,8 +108,7 @@ class MelFrontEnd:
         hops = padded[:, : (frames + blocks - 1) * self.hop].reshape(len(audio), frames + blocks - 1, self.hop)
         framed = jnp.concatenate([hops[:, i : i + frames] for i in range(blocks)], axis=-1)
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.n_fft) / self.n_fft)
-        power = jax.lax.platform_dependent(framed * window.astype(np.float32), cpu=_power, default=_power_by_products)
-        magnitude = jnp.sqrt(power + 1e-9)
+        magnitude = jnp.sqrt(fourier.power(framed * window.astype(np.float32)) + 1e-9)
         filters = mel_filters(self.n_fft, self.sample_rate, self.bands, self.low, self.high)
         mel = jnp.einsum("btf,fm->btm", magnitude, filters, precision="highest")
         return jnp.log(jnp.maximum(mel, self.floor))

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtok.signal import fourier
+
 PADDINGS = ("same", "center", "none")
 
 
@@ -93,7 +95,7 @@ def stft(
             f"audio: found {audio.shape[-1]} samples, expected at least {n_fft - left - right} "
             f"for one frame of n_fft {n_fft} with padding {padding!r}"
         )
-    return jnp.fft.rfft(frame(padded, n_fft, hop) * window, axis=-1)
+    return fourier.rfft(frame(padded, n_fft, hop) * window)
 
 
 def istft(
@@ -129,7 +131,7 @@ def istft(
     if mask is not None and padding == "none":
         raise ValueError("mask: found padding 'none', expected 'same' or 'center'")
     _check_cover(window, hop, count, left, right)
-    frames = jnp.fft.irfft(spectrum, n_fft, axis=-1) * window
+    frames = fourier.irfft(spectrum, n_fft) * window
     squares = window**2
     if mask is not None:
         frames = jnp.where(mask[..., None], frames, 0)
