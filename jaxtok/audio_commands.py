@@ -1,4 +1,4 @@
-"""What ``jaxtok reconstruct``, ``encode`` and ``decode`` do with a model of speech or of waveforms."""
+"""What ``jaxtok reconstruct``, ``encode``, ``decode`` and ``evaluate`` do with models of speech or of waveforms."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,12 +8,15 @@ import numpy as np
 from etils import epath
 from safetensors.numpy import save
 
-from jaxtok import token_file
+from jaxtok import audio_evaluation, token_file
 from jaxtok.audio_model import AudioModel
-from jaxtok.data import audio
+from jaxtok.data import audio, recordings
 from jaxtok.files import write_whole
+from jaxtok.metrics import codec
+from jaxtok.model import load
 from jaxtok.options import Options
 from jaxtok.speech_model import SpeechModel, Tokens
+from jaxtok.tasks import codec_report, report
 from jaxtok.vocoder_model import VocoderModel
 
 
@@ -80,6 +83,40 @@ def _kind(model: SpeechModel | AudioModel) -> str:
     if isinstance(model, VocoderModel):
         raise ValueError("model: is a vocoder, which has no tokens; `jaxtok reconstruct` takes it")
     return "latents" if isinstance(model, AudioModel) and not model.discrete else "codes"
+
+
+def evaluate(names: Sequence[str], inputs: Sequence[str], options: Options) -> str:
+    """Measures models on recordings; writes ``metrics.json`` and ``metrics.md``, and gives the latter.
+
+    Everything that can be refused is, before a model runs.
+    """
+    wanted = [name for name in options["metrics"].split(",") if name]
+    output = epath.Path(options.required("output"))
+    try:
+        judges, absent = codec.chosen(wanted)
+    except ImportError as error:
+        raise ValueError(f"--metrics: {error}") from error
+    found, origin = recordings.find(inputs, split=options["split"], limit=options["limit"], texts=options["text"])
+    models = {}
+    for name in names:
+        models[name] = load(name)
+        if not isinstance(models[name], (SpeechModel, AudioModel)):
+            kind = type(models[name]).__name__
+            raise ValueError(f"model {name!r}: is a {kind}, expected a tokenizer of sound with --input")
+    sampled = any(isinstance(model, SpeechModel) for model in models.values())
+    settings = {name: options[name] for name in ("steps", "guidance")}
+    seed = options["seed"]
+    results = audio_evaluation.measure(models, found, judges, absent=absent, settings=settings, seed=seed)
+    split = "" if ":" not in inputs[0] else f", {options['split']} split"
+    results |= {
+        "input": (inputs[0] if len(inputs) == 1 else f"{len(inputs)} files") + split,
+        "text": origin if sampled or any(recording.text for recording in found) else "none",
+        "decoding": ", ".join(f"{k} {v:g}" for k, v in {**settings, "seed": seed}.items()) if sampled else "",
+    }
+    text = codec_report.markdown(results)
+    write_whole(output / "metrics.json", report.to_json(results))
+    write_whole(output / "metrics.md", text)
+    return text
 
 
 def _settings(options: Options, count: int, model: SpeechModel) -> list[dict[str, Any]]:

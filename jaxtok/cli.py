@@ -1,7 +1,7 @@
 """The ``jaxtok`` command.
 
 jaxtok train --config configs/tadicodec.py:mini --workdir runs/first [--config.train.steps=100]
-jaxtok evaluate --model runs/first
+jaxtok evaluate --model runs/first [--input samples:speech --output out]
 jaxtok reconstruct --model runs/first --input a.wav --text "..." --output out
 jaxtok sample --model runs/generator --class 3 --count 8 --output grid.png
 jaxtok encode | decode | convert | compile | data | list
@@ -26,7 +26,7 @@ from jaxtok.options import Options
 USAGE = """usage: jaxtok COMMAND [OPTIONS]
 
   train        train from a config, or go on with a run that was stopped
-  evaluate     evaluate a run on a held-out split
+  evaluate     evaluate a run on a held-out split, or measure codecs on recordings
   reconstruct  audio files through a model's tokens and back
   encode       files, or all images of a data source, to tokens
   decode       tokens or latents to audio or images
@@ -94,13 +94,37 @@ def train(argv: list[str]) -> int:
 
 
 def evaluate(argv: list[str]) -> int:
-    """Evaluates a run on a split, prints the numbers, and writes them as ``evaluation-SPLIT.json`` into the run."""
+    """Evaluates a run on a split of its own data, or, with ``--input``, measures codecs of sound on recordings.
+
+    The former writes ``evaluation-SPLIT.json`` into the run, the latter ``metrics.json`` and ``metrics.md`` into
+    ``--output``.
+    """
     options = Options("evaluate")
-    options.string("model", "", "the directory of a run")
-    options.string("split", "test", "train, validation or test")
+    options.strings("model", "the directory of a run or of converted weights; with --input several, also with commas")
+    options.string("split", "test", "train, validation or test; of a source in --input too")
     options.integer("limit", 0, "at most so many examples; 0 for all")
-    options.parse(argv)
-    workdir, split = epath.Path(options.required("model")), options["split"]
+    options.strings("input", "audio files, a folder, or a source such as samples:speech")
+    options.strings("text", "input: the transcript; once per recording, in order")
+    options.string("metrics", "", "input: such as pesq,stoi; empty for all whose packages are installed")
+    options.string("output", "", "input: the folder to write to")
+    options.integer("steps", 32, "input: sampling steps")
+    options.number("guidance", 2.0, "input: guidance scale; 1 for none")
+    options.integer("seed", 0, "input: of the noise")
+    files = options.parse(argv)
+    names = [name for given in options["model"] for name in given.split(",") if name]
+    if not names:
+        raise ValueError("jaxtok evaluate: --model is missing")
+    if options["input"] or files:
+        from jaxtok import audio_commands
+
+        print(audio_commands.evaluate(names, [*options["input"], *files], options), end="")
+        return 0
+    for name in ("output", "metrics", "text"):
+        if options[name]:
+            raise ValueError(f"--{name}: given without --input, expected recordings to measure")
+    if len(names) > 1:
+        raise ValueError(f"--model: expected one run, or --input with recordings, found {len(names)}")
+    workdir, split = epath.Path(names[0]), options["split"]
     from jaxtok.train.evaluate import evaluate_run
 
     numbers = evaluate_run(workdir, split=split, limit=options["limit"])

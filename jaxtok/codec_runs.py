@@ -1,0 +1,115 @@
+"""What a codec of sound does with recordings: tokens and back, what the tokens cost, how long it takes."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtok.audio_model import AudioModel
+from jaxtok.data import audio as sound
+from jaxtok.data.recordings import Recording
+from jaxtok.metrics.judge import Unjudged
+from jaxtok.quantizers import usage
+from jaxtok.speech_model import SpeechModel
+
+_TIMINGS = 3
+
+Model = SpeechModel | AudioModel
+
+
+def longest(model: Model) -> float:
+    """Seconds that a model decodes in one piece."""
+    if isinstance(model, SpeechModel):
+        return model.window // model.factor / model.token_rate
+    return math.inf
+
+
+def through(
+    model: Model, sounds: Sequence[tuple[np.ndarray, int]], recordings: Sequence[Recording], keys: jax.Array,
+    settings: Mapping[str, Any], counts: dict[int, np.ndarray],
+) -> list[np.ndarray | Unjudged]:  # fmt: skip
+    """Reconstructions at the model's rate; an Unjudged in the place of one that is too long for the model.
+
+    Args:
+      model: the codec.
+      sounds: samples and rate of each recording.
+      recordings: what is known about them.
+      keys: one for each, of models that sample.
+      settings: of these.
+      counts: of the codes [size] by codebook; those of these recordings are added.
+    """
+    limit = longest(model)
+    rows = [i for i, (wave, rate) in enumerate(sounds) if len(wave) / rate <= limit]
+    again: list[np.ndarray | Unjudged] = [Unjudged(f"longer than the {limit:g} s that the model decodes at once")]
+    again = again * len(sounds)
+    if not rows:
+        return again
+    tokens = _encode(model, [sounds[i] for i in rows], [recordings[i].text for i in rows])
+    codes, mask, size = np.asarray(tokens.codes), np.asarray(tokens.mask), model.module.quantizer.codebook_size
+    for book in range(codes.shape[-1]):
+        counts[book] = counts.get(book, 0) + usage.histogram(codes[..., book], size, mask)
+    for i, wave in zip(rows, _decode(model, tokens, keys[np.asarray(rows)], settings)):
+        again[i] = wave
+    return again
+
+
+def _encode(model: Model, sounds: Sequence[tuple[np.ndarray, int]], texts: Sequence[str | None]) -> Any:
+    waves = [sound.resample(wave, rate, model.rate) for wave, rate in sounds]
+    if isinstance(model, SpeechModel):
+        return model.encode(waves, text=[text or "" for text in texts] if all(texts) else None)
+    return model.encode(waves)
+
+
+def _decode(model: Model, tokens: Any, keys: jax.Array, settings: Mapping[str, Any]) -> list[np.ndarray]:
+    if isinstance(model, SpeechModel):
+        return model.decode(tokens, rng=keys, **settings)
+    return model.decode(tokens)
+
+
+def costs(model: Model, counts: Mapping[int, np.ndarray]) -> dict[str, Any]:
+    """What the tokens cost and how they are used: usage, entropy and perplexity are means over codebooks.
+
+    Args:
+      model: the codec.
+      counts: of its codes by codebook; zeros where no recording went through it.
+    """
+    quantizer = model.module.quantizer
+    used = [usage.summary(counts.get(q, np.zeros(quantizer.codebook_size))) for q in range(quantizer.num_codebooks)]
+    mean = {name: float(np.mean([one[name] for one in used])) for name in ("usage", "entropy", "perplexity")}
+    return {
+        "rate": model.rate,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(model)),
+        "codebooks": quantizer.num_codebooks,
+        "codebook_size": quantizer.codebook_size,
+        "frames_per_second": model.token_rate,
+        "tokens_per_second": model.token_rate * quantizer.num_codebooks,
+        "bits_per_second": model.bitrate,
+        "entropy_bits_per_second": model.token_rate * sum(one["entropy"] for one in used),
+        "uniform_usage": usage.uniform_usage(quantizer.codebook_size, int(used[0]["tokens"])),
+        "tokens": int(used[0]["tokens"]),
+        **mean,
+    }
+
+
+def times(model: Model, recording: Recording, settings: Mapping[str, Any]) -> dict[str, float | None]:
+    """Real-time factors: seconds of computing per second of sound, one recording at a time, compiled before.
+
+    The median of three runs on one recording, with its resampling and all that stands around the network; below 1 is
+    faster than real time. None where the recording is too long for the model.
+    """
+    found = recording.read()
+    duration = len(found[0]) / found[1]
+    if duration > longest(model):
+        return {f"{name}_real_time_factor": None for name in ("encode", "decode")}
+    keys, clock = jax.random.split(jax.random.key(0), 1), []
+    for _ in range(1 + _TIMINGS):
+        start = time.perf_counter()
+        tokens = jax.block_until_ready(_encode(model, [found], [recording.text]))
+        middle = time.perf_counter()
+        jax.block_until_ready(_decode(model, tokens, keys, settings))
+        clock.append((middle - start, time.perf_counter() - middle))
+    encode, decode = np.median(clock[1:], axis=0) / duration
+    return {"encode_real_time_factor": float(encode), "decode_real_time_factor": float(decode)}

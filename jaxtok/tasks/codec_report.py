@@ -1,0 +1,93 @@
+"""The table of a codec evaluation: a line per number, a column per model, costs beside scores.
+
+Pure rendering: what :func:`jaxtok.audio_evaluation.measure` gave in, Markdown out.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+_SHOWN = 3  # names of recordings beside a reason
+_COSTS = {  # title, from the numbers of a codec to what is shown
+    "bit/s": lambda c: f"{c['bits_per_second']:,.4g}",
+    "tokens/s": lambda c: f"{c['tokens_per_second']:,.4g}",
+    "codebooks x size": lambda c: f"{c['codebooks']} x {c['codebook_size']:,}",
+    "entropy of the codes, bit/s": lambda c: f"{c['entropy_bits_per_second']:,.4g}",
+    "codes used (if uniform)": lambda c: f"{c['usage']:.1%} ({c['uniform_usage']:.1%})",
+    "perplexity of the codes": lambda c: f"{c['perplexity']:,.1f}",
+    "sample rate, Hz": lambda c: f"{c['rate']:,}",
+    "parameters": lambda c: f"{c['parameters']:,}",
+    "real-time factor, encoder": lambda c: _factor(c["encode_real_time_factor"]),
+    "real-time factor, decoder": lambda c: _factor(c["decode_real_time_factor"]),
+}
+
+
+def _factor(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The results as Markdown: costs, scores (mean ± standard error), failures by reason, what was not measured.
+
+    Args:
+      results: of :func:`jaxtok.audio_evaluation.measure`, with ``input``, ``text`` (where transcripts came from) and
+        ``decoding`` (how models that sample did, or "").
+    """
+    models, count = results["models"], len(results["recordings"])
+    heads = " | ".join(models)
+    lines = [
+        f"# {results['input']}: {count} recordings, {sum(results['seconds']) / 60:.1f} minutes",
+        "",
+        f"| cost | {heads} |",
+        f"|---|{'---|' * len(models)}",
+        *(f"| {title} | {' | '.join(show(m['codec']) for m in models.values())} |" for title, show in _COSTS.items()),
+        "",
+        f"| score, mean ± standard error | better | recordings | original | {heads} |",
+        f"|---|---|---|---|{'---|' * len(models)}",
+        *_scores(results),
+        "",
+        *_notes(results),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _scores(results: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, row in results["rows"].items():
+        found = [model["scores"].get(name) for model in results["models"].values()]
+        asked = max((score["judged"] + score["failed"] for score in found if score), default=0)
+        cells = [_cell(score, row["digits"]) for score in (results["original"].get(name), *found)]
+        lines.append(f"| {row['title']} | {row['better']} | {asked} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(score: Mapping[str, Any] | None, digits: int) -> str:
+    """Such as "3.21 ± 0.05", and "(4% failed)" where some did."""
+    if score is None:
+        return ""
+    failed = score["failed"] / (score["judged"] + score["failed"])
+    said = f" ({failed:.0%} failed)" if failed else ""
+    if score["mean"] is None:
+        return said.strip()
+    error = "" if score["error"] is None else f" ± {score['error']:.{digits}f}"
+    return f"{score['mean']:.{digits}f}{error}{said}"
+
+
+def _notes(results: Mapping[str, Any]) -> list[str]:
+    notes = [f"Transcripts: {results['text']}."]
+    if results["decoding"]:
+        notes.append(f"Models that sample: {results['decoding']}.")
+    notes.append(
+        f"Codes are counted over all tokens of these recordings. Real-time factors (seconds of computing per second of "
+        f"sound) are of one recording of median length at a time on {results['device']}."
+    )
+    notes += [f"Not measured: {reason}." for reason in results["absent"].values()]
+    tables = [("original", results["original"]), *((name, m["scores"]) for name, m in results["models"].items())]
+    for name, scores in tables:
+        for row, score in scores.items():
+            for reason, number in Counter(score["failures"].values()).items():
+                which = [file for file, why in score["failures"].items() if why == reason][:_SHOWN]
+                more = ", ..." if number > len(which) else ""
+                title = results["rows"][row]["title"]
+                notes.append(f"Failed, {name}, {title}: {number} ({reason}): {', '.join(which)}{more}")
+    return [f"- {note}" for note in notes]

@@ -1,0 +1,214 @@
+"""Measuring codecs: closed forms by a codec that halves, failures that are counted, and the command."""
+
+import dataclasses
+import json
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+
+import jaxtok
+from jaxtok import audio_evaluation, cli
+from jaxtok import model as model_lib
+from jaxtok.build import build
+from jaxtok.data.recordings import Recording
+from jaxtok.metrics import codec
+from jaxtok.metrics.judge import Unjudged
+from jaxtok.speech_model import Tokens
+from jaxtok.tasks import codec_report
+
+RATE = 16000
+
+
+class Books:
+    codebook_size, num_codebooks = 4, 2
+
+
+class Module:
+    quantizer = Books()
+
+
+@flax.struct.dataclass
+class Halving:
+    """A codec that gives half of what it gets; its tokens count 0, 1, 2, 3 in the first book and are 0 in the other."""
+
+    weight: jax.Array
+    module: Module = flax.struct.field(pytree_node=False, default=Module())
+    rate: int = flax.struct.field(pytree_node=False, default=RATE)
+    token_rate: float = flax.struct.field(pytree_node=False, default=100.0)
+    bitrate: float = flax.struct.field(pytree_node=False, default=400.0)
+
+    def encode(self, waves):
+        length = max(map(len, waves))
+        codes = np.zeros((len(waves), length // 160, 2), np.int32)
+        codes[..., 0] = np.arange(codes.shape[1]) % 4
+        mask = np.stack([np.arange(codes.shape[1]) < len(wave) // 160 for wave in waves])
+        latents = np.stack([np.pad(wave, (0, length - len(wave))) for wave in waves])
+        return Tokens(codes, latents, mask, np.asarray([len(wave) for wave in waves]))
+
+    def decode(self, tokens):
+        return [0.5 * wave[:count] for wave, count in zip(tokens.latents, tokens.samples)]
+
+
+def sound(samples, seed, level=0.1):
+    return (level * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
+
+
+def recording(name, wave, **fields):
+    return Recording(name, lambda: (wave, RATE), **fields)
+
+
+def _loud(wave, rate):
+    if not wave.any():
+        raise Unjudged("it is silent")
+    return float(np.abs(wave).max())
+
+
+LEVEL = codec.Judge(
+    {"level": codec.Row("peak", "higher")}, _loud, lambda a, b, text: {"level": b}, alone=lambda a, text: {"level": a}
+)
+READER = codec.Judge(
+    {"words": codec.Row("words", "lower")}, _loud, lambda a, b, text: {"words": (1, len(text.split()))}, reads=True
+)
+
+
+@pytest.fixture(scope="module")
+def halved():
+    found = [
+        recording("a", sound(8000, 0), text="one two", language="en"),
+        recording("b", np.zeros(8000, np.float32), text="three", language="en"),
+        recording("c", sound(4800, 1), text="cuatro", language="es"),
+        recording("d", sound(8000, 2), text="four five six"),
+    ]
+    names = ("mel_distance", "multi_scale_mel", "stft_distance", "si_sdr")
+    judges = {name: codec.JUDGES[name] for name in names} | {"level": LEVEL, "reader": READER}
+    return audio_evaluation.measure({"half": Halving(jnp.zeros(3))}, found, judges, absent={"pesq": "PESQ is not here"})
+
+
+def test_half_the_level_has_its_closed_form(halved):
+    scores = halved["models"]["half"]["scores"]
+    expected = {
+        "mel_distance": np.log(2),
+        "multi_scale_mel": 7 * np.log10(2),
+        "stft_distance": 0.5 + np.log(2),
+        "si_sdr": 100.0,
+    }
+    for name, value in expected.items():
+        assert scores[name]["mean"] == pytest.approx(value, abs=2e-3), name
+        assert scores[name]["judged"] == 3 and scores[name]["failed"] == 1
+        assert scores[name]["failures"] == {"b": "the recording: it is silent"}
+        assert scores[name]["values"][1] is None
+    levels = [halved["original"]["level"]["values"][i] for i in (0, 2, 3)]
+    np.testing.assert_allclose(scores["level"]["mean"], np.mean(levels) / 2, rtol=1e-6)
+    error = np.std(levels, ddof=1) / 2 / np.sqrt(3)
+    np.testing.assert_allclose(scores["level"]["error"], error, rtol=1e-6)
+
+
+def test_a_judge_that_reads_hears_english_alone(halved):
+    words = halved["models"]["half"]["scores"]["words"]
+    assert words["values"] == [(1, 2), None, None, (1, 3)]
+    assert words["mean"] == pytest.approx(2 / 5)  # one error in two words and one in three
+    assert (words["judged"], words["failed"]) == (2, 1)  # the Spanish one is neither
+
+
+def test_costs_of_the_tokens(halved):
+    costs = halved["models"]["half"]["codec"]
+    assert costs["tokens"] == 50 + 50 + 30 + 50
+    assert (costs["tokens_per_second"], costs["bits_per_second"], costs["parameters"]) == (200.0, 400.0, 3)
+    assert costs["entropy_bits_per_second"] == pytest.approx(
+        100 * 2, rel=1e-3
+    )  # two bits in one book, none in the other
+    assert costs["usage"] == pytest.approx((1 + 1 / 4) / 2)
+    assert costs["encode_real_time_factor"] > 0 and costs["decode_real_time_factor"] > 0
+
+
+def test_the_table_says_what_failed_and_what_is_absent(halved):
+    text = codec_report.markdown(halved | {"input": "four", "text": "by hand", "decoding": ""})
+    assert "| mel distance below 8 kHz, nats | lower | 4 |  | 0.693 ± 0.000 (25% failed) |" in text
+    assert "| bit/s | 400 |" in text and "| codebooks x size | 2 x 4 |" in text
+    assert "- Transcripts: by hand." in text and "- Not measured: PESQ is not here." in text
+    assert "- Failed, half, peak: 1 (the recording: it is silent): b" in text
+    json.loads(json.dumps(halved))
+
+
+def test_summary_of_numbers_and_of_rates():
+    assert codec.summary([1.0, 2.0, 3.0]) == codec.Summary(2.0, pytest.approx(1 / np.sqrt(3)), 3, 0)
+    assert codec.summary([(1, 2), (3, 6)]).mean == 0.5 and codec.summary([(1, 2), (3, 6)]).error == 0
+    assert codec.summary([4.0], failed=1) == codec.Summary(4.0, None, 1, 1)
+    assert codec.summary([], failed=2) == codec.Summary(None, None, 0, 2)
+
+
+def test_a_named_judge_without_its_package_is_an_error(monkeypatch):
+    def absent():
+        raise ImportError("PESQ needs the package pesq")
+
+    monkeypatch.setitem(codec.JUDGES, "pesq", dataclasses.replace(codec.JUDGES["pesq"], check=absent))
+    judges, missing = codec.chosen([])
+    assert "pesq" not in judges and missing["pesq"] == "PESQ needs the package pesq" and "si_sdr" in judges
+    assert list(codec.chosen(["si_sdr"])[0]) == ["si_sdr"]
+    with pytest.raises(ImportError, match="PESQ needs the package pesq"):
+        codec.chosen(["pesq"])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a waveform tokenizer, a speech tokenizer that samples, and recordings."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    config = jaxtok.get_config("wavtokenizer:tiny").copy_and_resolve_references().to_dict()
+    shapes = jax.eval_shape(build(config["model"]).init, jax.random.key(0), jnp.zeros((1, 600)))
+    rng = np.random.default_rng(0)
+    drawn = jax.tree.map(lambda s: (rng.standard_normal(s.shape) * 0.4).astype(s.dtype), shapes)
+    state = {"codebook": drawn["codebook"], "hits": np.zeros(8)}
+    model_lib.save(folder / "waves", config, {"generator": drawn["params"]}, state)
+    config = jaxtok.get_config("tadicodec:tiny").copy_and_resolve_references().to_dict()
+    config["vocoder"]["iterations"] = 2
+    module, cond = build(config["model"]), {"text_ids": jnp.zeros((1, 4), jnp.int32)}
+    params = jax.jit(lambda: module.init(jax.random.key(0), jnp.zeros((1, 16, 128)), jnp.ones(1), cond=cond))()
+    model_lib.save(folder / "speech", config, params["params"])
+    (folder / "sounds").mkdir()
+    for n, name in enumerate(("a", "b")):
+        soundfile.write(folder / f"sounds/{name}.wav", sound(16000, n), RATE)
+    return folder
+
+
+def test_the_command_compares_models(place, capsys):
+    command = "evaluate --model {0}/waves,{0}/speech --input {0}/sounds --output {0}/out --metrics mel_distance,si_sdr"
+    assert cli.main([*command.format(place).split(), "--steps", "1", "--text", "one", "--text", "two"]) == 0
+    out = capsys.readouterr().out
+    assert out == (place / "out/metrics.md").read_text()
+    assert "2 recordings, 0.0 minutes" in out and "Transcripts: the command line." in out
+    assert "Models that sample: steps 1, guidance 2, seed 0." in out and "| bit/s | 120 | 87.5 |" in out
+    numbers = json.loads((place / "out/metrics.json").read_text())
+    assert list(numbers["models"]) == [f"{place}/waves", f"{place}/speech"] and list(numbers["rows"]) == [
+        "mel_distance",
+        "si_sdr",
+    ]
+    for model in numbers["models"].values():
+        assert model["scores"]["mel_distance"]["mean"] > 0 and model["scores"]["si_sdr"]["judged"] == 2
+        assert np.isfinite([value for value in model["scores"]["si_sdr"]["values"]]).all()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("--input {}/sounds", "--model is missing"),
+        ("--model {}/waves --input {}/sounds", "--output is missing"),
+        ("--model {}/waves --output {}/out", "--output: given without --input"),
+        ("--model {}/waves,{}/speech", "--model: expected one run, or --input with recordings, found 2"),
+        (
+            "--model {}/waves --output {}/o --input {}/sounds --metrics loudness",
+            "no metric named 'loudness', known: mel",
+        ),
+        ("--model {}/waves --output {}/o --input {}/sounds --text a", "--text: expected 2 transcripts"),
+        ("--model {}/waves --output {}/o --input {}/none.wav", "none.wav: no such file"),
+        ("--model {}/absent --output {}/o --input {}/sounds", "no run there"),
+        ("--model emoji-judge --output {}/o --input {}/sounds", "is a ClassifierModel, expected a tokenizer of sound"),
+    ],
+)
+def test_bad_input_gives_one_sentence(place, command, said, capsys):
+    assert cli.main(["evaluate", *command.replace("{}", str(place)).split()]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
