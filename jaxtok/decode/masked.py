@@ -12,6 +12,8 @@ from jaxtok.decode import sampling
 
 Predict = Callable[[jax.Array, jax.Array], jax.Array]
 Schedule = str | Callable[[jax.Array, jax.Array], jax.Array]
+Propose = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+Left = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 SCHEDULES = ("cosine", "uniform", "log", "exp", "pow<P>, such as pow2")
 
@@ -109,35 +111,117 @@ def maskgit(
     Returns:
       Ids int32 [B, L].
     """
+    if choice_temperature < 0.0:
+        raise ValueError(f"choice_temperature must be 0 or more, found {choice_temperature}")
+
+    def propose(logits: jax.Array, keys: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+        drawn = sampling.choose(logits, sampling.fold_in(keys, 0), temperature=temperature)
+        score = jnp.take_along_axis(jax.nn.log_softmax(logits), drawn[..., None], axis=-1)[..., 0]
+        if choice_temperature:
+            noise = sampling.gumbel(sampling.fold_in(keys, 1), drawn.shape[1])
+            score = score + choice_temperature * (1.0 - (k + 1.0) / steps) * noise
+        return drawn, score
+
+    def left(k: jax.Array, total: jax.Array, masked: jax.Array) -> jax.Array:
+        return remaining(k, steps, total, masked, schedule)
+
+    return fill(predict, ids, keys, steps=steps, mask_id=mask_id, propose=propose, left=left, known=known, start=start)
+
+
+def fill(
+    predict: Predict,
+    ids: jax.Array,
+    keys: jax.Array,
+    *,
+    steps: int,
+    mask_id: int,
+    propose: Propose,
+    left: Left,
+    known: jax.Array | None = None,
+    start: int = 0,
+) -> jax.Array:
+    """Fills masked positions in ``steps`` calls: each proposes an id for all of them and masks the lowest scores again.
+
+    What a call leaves unmasked never changes. The ids returned are those before the last masking.
+
+    Args:
+      predict: as in :func:`maskgit`, and ``ids``, ``keys``, ``steps``, ``mask_id``, ``known`` and ``start``.
+      propose: ``propose(logits float32 [B, L, V], keys [B] of the step, step []) -> (ids [B, L], score [B, L])``.
+      left: ``left(step, total [B], masked [B]) -> int [B]``: how many of the ``masked`` stay so after the step; total
+        is their number at the start.
+
+    Returns:
+      Ids int32 [B, L].
+    """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, found {steps}")
     if not 0 <= start < steps:
         raise ValueError(f"start must lie in [0, {steps}), found {start}")
-    if choice_temperature < 0.0:
-        raise ValueError(f"choice_temperature must be 0 or more, found {choice_temperature}")
     ids = ids.astype(jnp.int32)
     first = ids == mask_id if known is None else ~known
     total = first.sum(1)
 
     def body(k, state):
         ids, masked, _ = state
-        done = (k + 1.0) / steps
         logits = predict(ids, jnp.float32(k) / steps).astype(jnp.float32)
         if 0 <= mask_id < logits.shape[-1]:
             logits = sampling.forbid(logits, (mask_id,))
-        step_keys = sampling.fold_in(keys, k)
-        drawn = sampling.choose(logits, sampling.fold_in(step_keys, 0), temperature=temperature)
+        drawn, score = propose(logits, sampling.fold_in(keys, k), k)
         filled = jnp.where(masked, drawn, ids)
-        score = jnp.take_along_axis(jax.nn.log_softmax(logits), drawn[..., None], axis=-1)[..., 0]
-        if choice_temperature:
-            noise = sampling.gumbel(sampling.fold_in(step_keys, 1), ids.shape[1])
-            score = score + choice_temperature * (1.0 - done) * noise
-        count = remaining(k, steps, total, masked.sum(1), schedule)
-        masked = lowest(score, count, masked)
+        masked = lowest(score, left(k, total, masked.sum(1)), masked)
         return jnp.where(masked, mask_id, filled), masked, filled
 
     ids = jnp.where(first, mask_id, ids)
     return jax.lax.fori_loop(start, steps, body, (ids, first, ids))[2]
+
+
+# ---- with temperatures that fall ----
+
+
+def annealed(steps: int, *, temperature: float = 0.9, top_share: float = 0.02, noise: float = 1.0) -> Propose:
+    """Proposals of TaDiCodec's masked generator (arXiv 2508.16790), which begin warm and end cold.
+
+    At t = 1 - k/T, of the ``top_share`` most probable ids one is drawn at the temperature max(temperature t, 1e-3), in
+    the last step the most probable one, in an only step at 0.2. Its score is its probability among these ids without
+    temperature, plus noise t Gumbel noise.
+
+    Args:
+      steps: T, as in :func:`fill`.
+      temperature: of the first draw.
+      top_share: of the ids, rounded up; 1 for all.
+      noise: on the first scores.
+    """
+    if not (temperature >= 0.0 and noise >= 0.0 and 0.0 < top_share <= 1.0):
+        raise ValueError(
+            "expected temperature and noise of 0 or more and top_share in (0, 1], found "
+            f"{temperature}, {noise} and {top_share}"
+        )
+
+    def propose(logits: jax.Array, keys: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+        t = 1.0 - k / steps
+        kept = sampling.keep_top_k(logits, math.ceil(top_share * logits.shape[-1] - 1e-6))
+        warmth = 0.2 if steps == 1 else jnp.maximum(temperature * t, 1e-3)
+        drawn = sampling.draw(kept / warmth, sampling.fold_in(keys, 0))
+        if steps > 1:
+            drawn = jnp.where(k == steps - 1, jnp.argmax(kept, axis=-1).astype(jnp.int32), drawn)
+        sure = jnp.take_along_axis(jax.nn.softmax(kept), drawn[..., None], axis=-1)[..., 0]
+        return drawn, sure + noise * t * sampling.gumbel(sampling.fold_in(keys, 1), drawn.shape[1])
+
+    return propose
+
+
+def sine(steps: int) -> Left:
+    """floor(L sin(pi t/2)) of L positions stay masked at t = 1 - (k + 1)/T: MaskGIT's cosine, to the last position.
+
+    Unlike :func:`remaining` it may unmask none in a step, and all before the last.
+    """
+    done = (np.arange(steps) + 1) / steps
+    shares = np.sin(math.pi / 2 * (1.0 - done)).astype(np.float32)
+
+    def left(k: jax.Array, total: jax.Array, masked: jax.Array) -> jax.Array:
+        return jnp.minimum(masked, jnp.floor(total * jnp.asarray(shares)[k]).astype(jnp.int32))
+
+    return left
 
 
 # ---- in a random order ----

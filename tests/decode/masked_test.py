@@ -1,13 +1,15 @@
 """MaskGIT's counts and order, MAR's random order."""
 
 import functools
+import itertools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtok.decode import masked
+from jaxtok.decode import masked, sampling
 
 
 @functools.cache
@@ -117,3 +119,53 @@ def test_settings_that_make_no_sense_are_refused():
     ):
         with pytest.raises(ValueError, match=words):
             masked.maskgit(predict, ids, keys, mask_id=MASK, **options)
+
+
+def annealed(steps, *, length=40, top_share=0.1, rows=2):
+    """What TaDiCodec's sampler does to ids [rows, length] of 30 codes, step by step."""
+    seen = []
+    table = jax.random.normal(jax.random.key(1), (length, 30))
+
+    def watched(ids, done):
+        jax.debug.callback(lambda ids: seen.append(np.asarray(ids)), ids)
+        return jnp.broadcast_to(table, (rows, length, 30)) + 0.1 * done
+
+    propose = masked.annealed(steps, top_share=top_share)
+
+    @jax.jit
+    def run(ids, keys):
+        return masked.fill(watched, ids, keys, steps=steps, mask_id=30, propose=propose, left=masked.sine(steps))
+
+    out = run(jnp.full((rows, length), 30), jax.random.split(jax.random.key(0), rows))
+    jax.effects_barrier()
+    return np.asarray(out), seen, np.asarray(table)
+
+
+def test_the_annealed_sampler_masks_as_many_as_the_sine_says_and_never_changes_what_it_accepted():
+    out, seen, table = annealed(25)
+    expected = [math.floor(math.sin(math.pi / 2 * (1 - k / 25)) * 40 + 1e-9) for k in range(25)]
+    assert [(ids == 30).sum(1).tolist() for ids in seen] == [[count] * 2 for count in expected]
+    assert expected[:3] == [40, 39, 39] and expected[-1] == 2
+    for before, after in itertools.pairwise([*seen, out]):
+        known = before != 30
+        np.testing.assert_array_equal(after[known], before[known])
+    allowed = np.argsort(-table, axis=1)[:, :3]  # the most probable tenth
+    assert (out[..., None] == allowed).any(-1).all() and (out != allowed[:, 0]).any() and (out[0] != out[1]).any()
+
+
+def test_an_only_step_is_one_draw_at_a_fifth_of_the_temperature():
+    out, seen, table = annealed(1, rows=3)
+    keys = sampling.fold_in(jax.random.split(jax.random.key(0), 3), 0)
+    kept = sampling.keep_top_k(jnp.broadcast_to(table, (3, 40, 30)), 3)
+    np.testing.assert_array_equal(out, sampling.draw(kept / 0.2, sampling.fold_in(keys, 0)))
+    assert len(seen) == 1
+
+
+def test_the_last_of_several_steps_takes_the_most_probable_ids():
+    logits, keys = jax.random.normal(jax.random.key(2), (1, 50, 20)), jax.random.split(jax.random.key(0), 1)
+    ids, score = jax.jit(masked.annealed(4, top_share=0.5))(logits, keys, 3)
+    np.testing.assert_array_equal(ids, logits.argmax(-1))
+    sure = jax.nn.softmax(sampling.keep_top_k(logits, 10)).max(-1)
+    np.testing.assert_allclose(score, sure + 0.25 * sampling.gumbel(sampling.fold_in(keys, 1), 50), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"top_share in \(0, 1\], found 0.9, 1.0 and 0"):
+        masked.annealed(4, top_share=0)
