@@ -246,6 +246,7 @@ class LlamaLM(nn.Module):
         positions: jax.Array | None = None,
         mask: jax.Array | None = None,
         cache: KVCache | None = None,
+        last: int = 0,
     ) -> Any:
         """Logits of the next token, or, without ``causal``, of the token itself.
 
@@ -255,9 +256,10 @@ class LlamaLM(nn.Module):
           mask: bool [B, 1, 1 or T, T or the cache's slots] of keys that may be looked at, alone where a cache is given
             (see :class:`Llama`), else together with causality.
           cache: from :meth:`cache`, or None.
+          last: only the logits of so many last tokens are computed; 0 for all.
 
         Returns:
-          float32 [B, T, vocabulary]; with a cache, this and the new cache.
+          float32 [B, T or ``last``, vocabulary]; with a cache, this and the new cache.
         """
         options: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         normal = nn.initializers.normal(0.02)
@@ -274,6 +276,7 @@ class LlamaLM(nn.Module):
         )  # fmt: skip
         out = stack(embed(ids), positions=positions, mask=mask, scales=scales[:, None], cache=cache)
         x, cache = (out, None) if cache is None else out
+        x = x[:, -last:]
         if self.tied:
             logits = embed.attend(x)
         else:

@@ -28,6 +28,35 @@ from jaxtok.signal import resample
 _NORMAL = nn.initializers.normal(0.02)
 
 
+def norm_scales(depth: int, width: int, init: str, param_dtype: Any) -> nn.Module:
+    """The layer from a time's vector to the scales of the norms of ``depth`` blocks and of the last norm.
+
+    Args:
+      depth: blocks.
+      width: of the vector and of the scales.
+      init: "reference" draws it from N(0, 0.02) with zero bias, so that scales start near zero, as in the released
+        training; "stable" starts all scales at 1.
+      param_dtype: of the parameters.
+
+    Raises:
+      ValueError: for another ``init``.
+    """
+    if init not in ("reference", "stable"):
+        raise ValueError(f"norm_init must be 'reference' or 'stable', found {init!r}")
+    stable = init == "stable"
+    return nn.DenseGeneral(
+        (2 * depth + 1, width),
+        kernel_init=nn.initializers.zeros if stable else _NORMAL,
+        bias_init=nn.initializers.ones if stable else nn.initializers.zeros,
+        param_dtype=param_dtype,
+    )
+
+
+def time_scales(mlp: Any, scales: Any, t: jax.Array) -> jax.Array:
+    """The norms' scales [2 depth + 1, B, width] at times t [B] in the reference's unit, by ``mlp`` and ``scales``."""
+    return jnp.moveaxis(scales(mlp(embed.sinusoidal(t, mlp.out))), 0, 1)
+
+
 class Encoder(nn.Module):
     """Mel frames to pre-quantizer vectors: Linear, bidirectional Llama without norm scales, resampling, Linear.
 
@@ -104,8 +133,7 @@ class PrefixDecoder(nn.Module):
 
     Attributes:
       bands: mel bands; ``vocabulary`` text ids; ``factor`` frames per token.
-      norm_init: "reference" draws the norms' time maps from N(0, 0.02) with zero bias (scales start near zero, as the
-        released training did); "stable" starts all scales at 1.
+      norm_init: see :func:`norm_scales`.
     """
 
     bands: int = 128
@@ -122,11 +150,6 @@ class PrefixDecoder(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
-    def __post_init__(self):
-        if self.norm_init not in ("reference", "stable"):
-            raise ValueError(f"norm_init must be 'reference' or 'stable', found {self.norm_init!r}")
-        super().__post_init__()
-
     def setup(self):
         """Makes the parts."""
         options: dict[str, Any] = dict(kernel_init=_NORMAL, dtype=self.dtype, param_dtype=self.param_dtype)
@@ -140,13 +163,7 @@ class PrefixDecoder(nn.Module):
         )
         self.text_mlp = MLP(**mlp)
         self.time_mlp = MLP(hidden=4 * self.width, out=self.width, kernel_init=_NORMAL, param_dtype=self.param_dtype)
-        stable = self.norm_init == "stable"
-        self.norm_scales = nn.DenseGeneral(
-            (2 * self.depth + 1, self.width),
-            kernel_init=nn.initializers.zeros if stable else _NORMAL,
-            bias_init=nn.initializers.ones if stable else nn.initializers.zeros,
-            param_dtype=self.param_dtype,
-        )
+        self.norm_scales = norm_scales(self.depth, self.width, self.norm_init, self.param_dtype)
         self.transformer = Llama(
             self.depth, self.heads, self.hidden, scan=self.scan, remat=self.remat, attention=self.attention, **options
         )
@@ -209,8 +226,7 @@ class PrefixDecoder(nn.Module):
 
     def modulation(self, t: jax.Array) -> jax.Array:
         """The norms' scales [2 depth + 1, B, width] at times t [B] (0 = data, 1 = noise)."""
-        time = self.time_mlp(embed.sinusoidal(1.0 - t, self.width))
-        return jnp.moveaxis(self.norm_scales(time), 0, 1)
+        return time_scales(self.time_mlp, self.norm_scales, 1.0 - t)
 
     def velocity(self, x_t: jax.Array, modulation: jax.Array, context: Context) -> jax.Array:
         """dx_t/dt, float32 [B, T, bands]; the prompt's frames are put in place of the state's."""

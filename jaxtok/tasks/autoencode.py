@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxtok.diffusion import noise, paths, times
 from jaxtok.signal.mel import MelFrontEnd
+from jaxtok.tasks import prompts
 from jaxtok.tokenizers.diffusion import DiffusionTokenizer, FlowSampler
 
 Batch = Mapping[str, jax.Array]
@@ -141,10 +142,7 @@ class _Draws:
     def of(cls, keys: jax.Array, mask: jax.Array, bands: int, task: SpeechFlow) -> "_Draws":
         """All draws from the examples' keys, so that none depends on the batch or its padding."""
         parts = jax.vmap(lambda key: jax.random.split(key, 6))(keys)
-        frames = mask.sum(1).astype(jnp.float32)
-        low, high = jnp.minimum(frames / 4, 5.0), frames * task.prompt_share
-        length = jnp.floor(low + times.uniform(parts[:, 2]) * jnp.maximum(high - low, 0.0))
-        length = jnp.where(times.uniform(parts[:, 3]) < task.prompt_rate, length, 0.0)
+        length = prompts.lengths(parts[:, 3], parts[:, 2], mask.sum(1), rate=task.prompt_rate, share=task.prompt_share)
         return cls(
             t=times.uniform(parts[:, 0]),
             noise=noise.sequence(parts[:, 1], mask.shape[1], bands),
