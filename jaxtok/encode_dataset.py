@@ -1,13 +1,15 @@
-"""``jaxtok encode --source``: all images of a source as tokens, once, for the generators that live on them.
+"""``jaxtok encode --source``: all images or utterances of a source as tokens, once, for the generators on them.
 
-The output is a data source, ``tokens:FOLDER``: shards of :class:`jaxtok.data.token_records.TokenGrid`, ``index.tsv``
-and ``manifest.json``, of which ``tokens`` holds
+The output is a data source, ``tokens:FOLDER``: shards of :class:`jaxtok.data.token_records.TokenGrid` or of
+:class:`jaxtok.data.sequence_records.TokenSequence`, ``index.tsv`` and ``manifest.json``, of which ``tokens`` holds
 
     fingerprint  of the tokenizer (``jaxtok.fingerprint``)
-    source       the images, and ``index``, a digest of which they were; ``size`` in pixels, ``filter``, ``split``
-    shape        (h, w, Q) of codes or (h, w, D) of latents
+    source       what was encoded, and ``index``, a digest of which they were; ``split``
+    shape        (h, w, Q) of codes or (h, w, D) of latents; of speech (Q,)
     codebook     codes that there are; 0 for latents
-    flip         whether the tokens of the mirrored images lie beside them (they are not the mirrored tokens)
+    size, filter images: in pixels, and how they were resized
+    flip         images: whether the tokens of the mirrored ones lie beside them (they are not the mirrored tokens)
+    rate, unit   speech: samples a second, and samples a token; ``peak`` as in ``Utterances``
     mean, deviation  of latents, per channel, over the train split; of codes empty
 
 ``plan.json`` comes first and names all of this but the last; each shard counts with its ``.json``, which comes after
@@ -27,15 +29,13 @@ import numpy as np
 from etils import epath
 
 from jaxtok import recipes
-from jaxtok.build import build
-from jaxtok.data import pack, records, sources, token_records
+from jaxtok.data import pack, records
+from jaxtok.encode_kinds import Images, Speech, open_kind
 from jaxtok.files import write_whole
 from jaxtok.fingerprint import fingerprint
-from jaxtok.image_model import ImageModel
 from jaxtok.model import load
 
-SHARD = 4096  # images
-BATCH = 32
+SHARD = 4096  # records
 log = logging.getLogger("jaxtok")
 
 
@@ -44,31 +44,22 @@ class Encoded:
     """What was written: ``str()`` is a line for the terminal."""
 
     out: str
-    images: int
+    count: int
+    noun: str
     shards: int
     encoded: int
     tokens: Mapping[str, Any]
 
     def __str__(self) -> str:
-        height, width, channels = self.tokens["shape"]
-        what = f"of {self.tokens['codebook']} codes" if self.tokens["codebook"] else "latents"
-        both = ", mirrored ones too" if self.tokens["flip"] else ""
+        shape = " x ".join(map(str, self.tokens["shape"]))
+        grid = "" if shape == "1" else f"{shape} "
+        what = f"tokens of {self.tokens['codebook']} codes" if self.tokens["codebook"] else "tokens latents"
+        both = ", mirrored ones too" if self.tokens.get("flip") else ""
         found = f" ({self.shards - self.encoded} shards were there)" if self.encoded < self.shards else ""
         return (
-            f"{self.out}: {self.images} images as {height} x {width} x {channels} tokens {what}{both}, "
+            f"{self.out}: {self.count} {self.noun} as {grid}{what}{both}, "
             f"{self.shards} shards{found}, tokenizer {self.tokens['fingerprint'][:12]}"
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Work:
-    """The images, how they are read, and the tokenizer."""
-
-    model: ImageModel
-    examples: Any
-    source: sources.Source
-    positions: np.ndarray
-    flip: bool
 
 
 def encode_dataset(
@@ -81,18 +72,18 @@ def encode_dataset(
     shards: int = 0,
     size: int = 0,
 ) -> Encoded:
-    """Encodes all images of a source; goes on where an earlier call was stopped.
+    """Encodes all images or utterances of a source; goes on where an earlier call was stopped.
 
-    Images are read as the tokenizer's own evaluation reads them: the middle square, resized.
+    They are read as the tokenizer's own evaluation reads them: the middle square, resized; an utterance by itself.
 
     Args:
-      model: the directory of an image tokenizer (see ``jaxtok.load``).
-      source: of images, such as ``samples:emoji``.
+      model: the directory of a tokenizer of images or speech (see ``jaxtok.load``).
+      source: of the same, such as ``samples:emoji``.
       output: an empty or new folder, or one that the same call began; may be on an object store.
       split: only this one; "" for all.
-      flip: the mirrored images too.
-      shards: how many files; 0 takes one for every 4096 images.
-      size: of the images in pixels; 0 takes the tokenizer's.
+      flip: images: the mirrored ones too.
+      shards: how many files; 0 takes one for every 4096 records.
+      size: images: in pixels; 0 takes the tokenizer's.
 
     Raises:
       ValueError: in one sentence, for a model or source of something else, or an output of another tokenizer or other
@@ -102,59 +93,39 @@ def encode_dataset(
         raise ValueError(f"shards {shards} and size {size}: expected 0 (automatic) or positive numbers")
     if split and split not in records.SPLITS:
         raise ValueError(f"split {split!r}: expected one of {', '.join(records.SPLITS)}, or none for all")
-    work, mark = _open(model, source, split, flip, size)
-    count = min(shards or -(-len(work.positions) // SHARD), len(work.positions))
+    config = recipes.of_run(model)
+    loaded = load(model)
+    kind = open_kind(model, config, loaded, source, flip=flip, size=size)
+    positions = kind.source.index.select(split) if split else np.arange(len(kind.source.index))
+    if not len(positions):
+        raise ValueError(f"data source {source!r}: holds no {kind.noun} of split {split!r}")
+    count = min(shards or -(-len(positions) // SHARD), len(positions))
     plan = {
-        "fingerprint": mark, "source": source, "index": _digest(work), "split": split, "flip": flip,
-        "size": work.examples.size, "filter": work.examples.filter, "shards": count,
+        "fingerprint": fingerprint(config["model"], loaded.variables), "source": source,
+        "index": _digest(kind, positions), "split": split, **kind.plan, "shards": count,
     }  # fmt: skip
     target = epath.Path(output)
     _begin(target, plan)
     done = target / "manifest.json"
     if done.exists():
         found = json.loads(done.read_text())
-        return Encoded(os.fspath(output), found["records"], count, 0, found["tokens"])
-    parts = np.array_split(work.positions, count)
+        return Encoded(os.fspath(output), found["records"], kind.noun, count, 0, found["tokens"])
+    parts = np.array_split(positions, count)
     names = [f"shard-{number:05d}-of-{count:05d}" for number in range(count)]
     encoded = 0
-    for name, positions in zip(names, parts):
+    for name, part in zip(names, parts):
         if not _whole(target, name):
-            _encode_shard(work, target, name, positions)
+            _encode_shard(kind, target, name, part)
             encoded += 1
-            log.info("%s: %s of %d is written, %d images", target, name, count, len(positions))
-    manifest = _commit(work, target, names, plan)
-    return Encoded(os.fspath(output), len(work.positions), count, encoded, manifest["tokens"])
+            log.info("%s: %s of %d is written, %d %s", target, name, count, len(part), kind.noun)
+    manifest = _commit(kind, target, names, plan)
+    return Encoded(os.fspath(output), len(positions), kind.noun, count, encoded, manifest["tokens"])
 
 
-def _open(model: epath.PathLike, source: str, split: str, flip: bool, size: int) -> tuple[_Work, str]:
-    """The work, and the tokenizer's fingerprint."""
-    config = recipes.of_run(model)
-    loaded = load(model)
-    if not isinstance(loaded, ImageModel):
-        raise ValueError(
-            f"model {os.fspath(model)!r}: sets of tokens are made of images so far, found a {type(loaded).__name__}"
-        )
-    examples = build(config["data"]["examples"])
-    if getattr(examples, "kind", "") != "images":
-        raise ValueError(f"model {os.fspath(model)!r}: expected a tokenizer trained on images, found another")
-    examples = dataclasses.replace(
-        examples, size=size or examples.size, label="", language="", crop=(), flip=False, cache=0
-    )
-    if examples.size % loaded.factor:
-        raise ValueError(f"size {examples.size}: expected a multiple of the tokenizer's {loaded.factor} pixels a token")
-    opened = sources.open_source(source)
-    if opened.index.kind != "images":
-        raise ValueError(f"data source {source!r}: holds {opened.index.kind}, expected images; speech is to come")
-    chosen = opened.index.select(split) if split else np.arange(len(opened.index))
-    if not len(chosen):
-        raise ValueError(f"data source {source!r}: holds no images of split {split!r}")
-    return _Work(loaded, examples, opened, chosen, flip), fingerprint(config["model"], loaded.variables)
-
-
-def _digest(work: _Work) -> str:
-    """Of the images' names and splits, and of their contents where the source's index knows them, in order."""
-    index = work.source.index
-    lines = (f"{index.file[at]}\t{index.digest[at]}\t{index.split[at]}" for at in work.positions)
+def _digest(kind: Images | Speech, positions: np.ndarray) -> str:
+    """Of the records' names and splits, and of their contents where the source's index knows them, in order."""
+    index = kind.source.index
+    lines = (f"{index.file[at]}\t{index.digest[at]}\t{index.split[at]}" for at in positions)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
@@ -191,19 +162,20 @@ def _whole(target: epath.Path, name: str) -> bool:
     return said["bytes"] == len(data) and said["sha256"] == hashlib.sha256(data).hexdigest()
 
 
-def _encode_shard(work: _Work, target: epath.Path, name: str, positions: np.ndarray) -> None:
+def _encode_shard(kind: Images | Speech, target: epath.Path, name: str, positions: np.ndarray) -> None:
     """Writes one shard, then its marker, which also holds what the index and the statistics need."""
     rows: list[list[str]] = []
     moments = Moments()
     shape: list[int] = []
 
     def items() -> Iterator[bytes]:
-        for grid in _grids(work, positions):
-            if grid.split == "train" and grid.tokens.dtype == np.float32:
-                moments.add(grid.tokens)
-            rows.append(list(token_records.Row.of(grid).cells().values()))
-            shape[:] = grid.tokens.shape[1:]
-            yield grid.to_bytes()
+        for record in kind.records(positions):
+            if record.split == "train" and record.tokens.dtype == np.float32:
+                moments.add(record.tokens)
+            cells = kind.index.line.of(record).cells()
+            rows.append([cells[column] for column in kind.index.columns])
+            shape[:] = record.tokens.shape[1:]
+            yield record.to_bytes()
 
     shard = target / f"{name}.array_record"
     shard.unlink(missing_ok=True)
@@ -214,31 +186,16 @@ def _encode_shard(work: _Work, target: epath.Path, name: str, positions: np.ndar
     )
 
 
-def _grids(work: _Work, positions: np.ndarray) -> Iterator[token_records.TokenGrid]:
-    """The tokens of images, in order."""
-    index = work.source.index
-    for first in range(0, len(positions), BATCH):
-        part = positions[first : first + BATCH]
-        images = np.stack([work.examples.picture(work.source, int(at))[0] for at in part])
-        both = [images, images[:, :, ::-1]] if work.flip else [images]
-        tokens = work.model.encode(np.concatenate(both))
-        found = np.asarray(tokens.latents if tokens.codes is None else tokens.codes)
-        grids = np.stack(np.split(found, len(both)), axis=1)  # [B, 1 or 2, h, w, C]
-        for at, grid in zip(part, grids):
-            row, captions = index.row(int(at)), work.source.record(int(at)).captions
-            yield token_records.TokenGrid(grid, row.file, row.group, row.style, row.item, captions, row.split)
-
-
-def _commit(work: _Work, target: epath.Path, names: list[str], plan: Mapping[str, Any]) -> dict[str, Any]:
+def _commit(kind: Images | Speech, target: epath.Path, names: list[str], plan: Mapping[str, Any]) -> dict[str, Any]:
     """Writes the index and the manifest, and removes the markers, which are of no use then."""
     markers = [json.loads((target / f"{name}.json").read_text()) for name in names]
-    index = token_records.Index(token_records.Row.parse(cells) for marker in markers for cells in marker["rows"])
+    index = kind.index(kind.index.line.parse(cells) for marker in markers for cells in marker["rows"])
     text = index.to_tsv()
     write_whole(target / "index.tsv", text)
     moments = Moments()
     for marker in markers:
         moments.merge(Moments.from_json(marker["moments"]))
-    quantizer = work.model.module.quantizer
+    quantizer = kind.model.module.quantizer
     tokens = {key: value for key, value in plan.items() if key != "shards"} | {
         "shape": markers[0]["shape"],
         "codebook": quantizer.codebook_size if quantizer.num_codebooks else 0,

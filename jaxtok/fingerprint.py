@@ -28,7 +28,7 @@ def of_run(run: str) -> str:
     """The fingerprint of the model in a directory (see ``jaxtok.load``), or "" of "".
 
     Raises:
-      ValueError: when there is none.
+      ValueError: when there is none, or it is no tokenizer.
     """
     if not run:
         return ""
@@ -36,4 +36,6 @@ def of_run(run: str) -> str:
     from jaxtok.model import load
 
     model = load(run)
+    if not hasattr(model, "variables"):
+        raise ValueError(f"model {run!r}: is a {type(model).__name__}, expected a tokenizer")
     return fingerprint(recipes.of_run(run)["model"], model.variables)

@@ -5,6 +5,7 @@ again = model.decode(tokens)  # uint8 [B, H, W, 3]
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -78,6 +79,15 @@ class ImageModel:
         found = by_parts(functools.partial(_encode, self.module, self.variables), x)
         codes, latents = found if isinstance(found, tuple) else (None, found)
         return ImageTokens(codes, latents, single)
+
+    def tokenize(self, variables: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """A training batch with ``codes`` or ``latents`` in place of ``image``, as ``encode`` makes them; traceable."""
+        with jax.default_matmul_precision("highest"):  # as in _encode
+            found: Any = self.module.apply(variables, batch["image"], method="encode")
+        rest = {name: value for name, value in batch.items() if name != "image"}
+        if found.codes is not None:
+            return rest | {"codes": found.codes}
+        return rest | {"latents": jax.lax.stop_gradient(found.latents)}
 
     def tokens(self, codes: Any) -> ImageTokens:
         """Tokens from stored codes int [B, h, w, Q], or [h, w, Q] of one image.

@@ -1,7 +1,7 @@
 """Trained speech tokenizers as users meet them: raw audio in, tokens out, raw audio back."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -67,6 +67,11 @@ class SpeechModel:
     factor: int = flax.struct.field(pytree_node=False, default=8)
 
     @property
+    def variables(self) -> dict[str, Any]:
+        """What ``module.apply`` takes."""
+        return {"params": self.params}
+
+    @property
     def rate(self) -> int:
         """Samples per second of the audio that goes in and comes out."""
         return self.frontend.sample_rate
@@ -117,6 +122,30 @@ class SpeechModel:
             text=transcripts,
             single=single,
         )
+
+    def tokenize(self, variables: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """A training batch with ``codes`` int32 [B, N, Q] and ``codes_mask`` in place of ``audio``; traceable.
+
+        They are those that ``encode`` makes of each utterance alone, where it is no longer than ``window``.
+        """
+        lengths = batch["audio_mask"].sum(1)
+        mel = self.frontend(batch["audio"], lengths=lengths)
+        mask = jnp.arange(mel.shape[1]) < (lengths // self.frontend.hop)[:, None]
+        codes = _encode(self.module, variables["params"], jnp.where(mask[..., None], mel, 0.0), mask)
+        rest = {name: value for name, value in batch.items() if name not in ("audio", "audio_mask")}
+        return rest | {"codes": codes, "codes_mask": mask[:, self.factor // 2 :: self.factor]}
+
+    def whole(self, audio: Audio, *, rate: int = 0, name: str = "audio") -> np.ndarray:
+        """One utterance, float32 [L] at the model's rate, cut down to whole tokens.
+
+        Raises:
+          ValueError: where it is shorter than one token, or not as ``encode`` expects it.
+        """
+        wave, unit = self._wave(audio, rate, name), self.frontend.hop * self.factor
+        if len(wave) < unit:
+            least = unit / self.rate
+            raise ValueError(f"{name}: lasts {len(wave) / self.rate:.3f} s, expected at least one token, {least:g} s")
+        return wave[: len(wave) // unit * unit]
 
     def tokens(self, codes: np.ndarray, *, samples: int = 0) -> Tokens:
         """Tokens of one utterance from stored codes int [N, Q], lasting ``samples`` samples (0: all of them)."""

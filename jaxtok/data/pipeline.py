@@ -29,7 +29,7 @@ import numpy as np
 from absl import logging
 
 from jaxtok.build import build
-from jaxtok.data import image_records, records, sources, token_records
+from jaxtok.data import records, sources
 from jaxtok.data.schedule import Bucket, Row, Rows, Schedule
 from jaxtok.data.sources import CorruptRecord
 
@@ -40,7 +40,6 @@ DEFAULTS: dict[str, Any] = {
     "prefetch": 2,
     "max_corrupt": 0.01,
 }
-_INDICES: tuple[type[records.Columns], ...] = (records.Index, image_records.Index, token_records.Index)
 _EVALUATION_ORDER = 20260101  # the fixed seed that orders a split, so that `limit` takes a mixture
 
 
@@ -125,7 +124,7 @@ def classes(data: Mapping[str, Any]) -> list[str]:
 
 def settings(data: Mapping[str, Any]) -> dict[str, Any]:
     """The config with its defaults, checked; ValueError of one sentence naming the key."""
-    known = {"source", "examples", *DEFAULTS, *(name for kind in _INDICES for name in kind.filters)}
+    known = {"source", "examples", *DEFAULTS, *(name for kind in sources.INDICES for name in kind.filters)}
     for key in data:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -134,7 +133,7 @@ def settings(data: Mapping[str, Any]) -> dict[str, Any]:
         if key not in data:
             raise ValueError(f"data.{key}: is missing from the config")
     out = DEFAULTS | {key: data[key] for key in data}
-    known = dict.fromkeys(name for kind in _INDICES for name in kind.held_out_filters)
+    known = dict.fromkeys(name for kind in sources.INDICES for name in kind.held_out_filters)
     if wrong := set(out["evaluation"]) - set(known):
         raise ValueError(f"data.evaluation.{min(wrong)}: no such key, known: {', '.join(known)}")
     for key, low in (("window", 1), ("workers", 0), ("prefetch", 0)):

@@ -16,8 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 from etils import epath
 
-from jaxtok.data import image_records, picture, records, splits, token_records
+from jaxtok.data import image_records, picture, records, sequence_records, splits, token_records
 
+INDICES: tuple[type[records.Columns], ...] = (
+    records.Index, image_records.Index, token_records.Index, sequence_records.Index
+)  # fmt: skip
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au")
 
 
@@ -90,11 +93,10 @@ class PackedSource:
         text = (folder / "index.tsv").read_text()
         if records.digest(text.encode()) != self.manifest["index"]["digest"]:
             raise ValueError(f"{self.name}: index.tsv differs from the digest in manifest.json; the set is damaged")
-        kinds: tuple[type[records.Columns], ...] = (records.Index, image_records.Index, token_records.Index)
         header = text.partition("\n")[0].split("\t")[1:]
-        kind = next((kind for kind in kinds if list(kind.columns) == header), records.Index)
+        kind = next((kind for kind in INDICES if list(kind.columns) == header), records.Index)
         self.index: Any = kind.from_tsv(text, f"{self.name}/index.tsv")
-        if isinstance(self.index, token_records.Index):
+        if hasattr(self.index, "tokens"):
             self.index.tokens = self.manifest["tokens"]
         self._paths = [str(folder / shard["file"]) for shard in self.manifest["shards"]]
         for path_, shard in zip(self._paths, self.manifest["shards"]):

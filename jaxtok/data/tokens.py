@@ -139,7 +139,7 @@ def describe(source: str) -> dict[str, Any]:
       ValueError: when the source holds no tokens, or is not whole.
     """
     index = sources.open_source(source).index
-    if not isinstance(index, token_records.Index):
+    if not hasattr(index, "tokens"):
         raise ValueError(f"data source {source!r}: holds {index.kind}, expected tokens written by jaxtok encode")
     return dict(index.tokens)
 
@@ -157,7 +157,7 @@ def check(manifest: Mapping[str, Any], fingerprint: str) -> None:
     if fingerprint and manifest["fingerprint"] != fingerprint:
         raise ValueError(
             f"tokens of {manifest['source']}: made by another tokenizer (fingerprint {manifest['fingerprint'][:12]}, "
-            f"expected {fingerprint[:12]}); encode the images again with this one"
+            f"expected {fingerprint[:12]}); encode them again with this one"
         )
 
 

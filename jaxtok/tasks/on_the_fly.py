@@ -1,4 +1,4 @@
-"""Training a generator on tokens of the batch's images, made in every step by a tokenizer that stays as it is."""
+"""Training a generator on tokens of images or speech, made in every step by a tokenizer that stays as it is."""
 
 import dataclasses
 import functools
@@ -16,7 +16,10 @@ Batch = Mapping[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class OnTheFly:
-    """Another task whose batches get ``codes`` [B, h, w, Q] or ``latents`` [B, h, w, D] in place of ``image``.
+    """Another task whose batches get tokens in place of what the tokenizer reads.
+
+    Those are ``codes`` [B, h, w, Q] or ``latents`` [B, h, w, D] for ``image``, and ``codes`` [B, N, Q] with their
+    ``codes_mask`` for ``audio``.
 
     Beside a set of stored tokens (``jaxtok encode --source``) this costs the encoder in every step, and takes any crop
     and no disk. The tokenizer's weights are the task's frozen ones: a run that goes on with others is refused.
@@ -24,7 +27,7 @@ class OnTheFly:
     Attributes:
       model: the generator's network.
       task: makes the generator's task, ``task(model=model)``; in a config ``dict(ref=..., ...)``.
-      tokenizer: the directory of an image tokenizer (see ``jaxtok.load``).
+      tokenizer: the directory of a tokenizer of images or of speech (see ``jaxtok.load``).
       statistics: ``tokens:FOLDER``, a set of that tokenizer's latents, by whose mean and deviation latents are
         normalised; codes need none.
     """
@@ -77,27 +80,25 @@ class OnTheFly:
         self, params: Any, state: Any, batch: Batch, rng: jax.Array, step: jax.Array, *, frozen: Any = None,
         ema: Any = None,
     ) -> tuple[dict[str, tuple[jax.Array, dict[str, jax.Array]]], Any]:  # fmt: skip
-        """The generator's losses of the images' tokens."""
+        """The generator's losses of the batch's tokens."""
         batch = self._encoded(frozen["tokenizer"], batch)
         return self.generator.losses(params, state, batch, rng, step, frozen=frozen, ema=ema)
 
     def evaluate(
         self, params: Any, state: Any, batch: Batch, rng: jax.Array, *, frozen: Any = None
     ) -> dict[str, jax.Array]:
-        """The generator's evaluation of the images' tokens."""
+        """The generator's evaluation of the batch's tokens."""
         batch = self._encoded(frozen["tokenizer"], batch)
         return self.generator.evaluate(params, state, batch, rng, frozen=frozen)
 
     def programs(self, params: Any, batch: Batch) -> dict[str, tuple[Any, tuple]]:
-        """The generator's, for a batch of images' shapes."""
+        """The generator's, for a batch's shapes."""
         return self.generator.programs(params, jax.eval_shape(self._encoded, self._loaded.variables, dict(batch)))
 
     def _encoded(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
-        """The batch with tokens in place of images, computed as ``jaxtok encode`` computes them."""
-        with jax.default_matmul_precision("highest"):
-            found = self._loaded.module.apply(variables, batch["image"], method="encode")
-        rest = {name: value for name, value in batch.items() if name != "image"}
-        if found.codes is not None:
-            return rest | {"codes": found.codes}
+        """The batch with tokens, computed as ``jaxtok encode`` computes them."""
+        found = self._loaded.tokenize(variables, batch)
+        if "latents" not in found:
+            return found
         mean, deviation = self._moments
-        return rest | {"latents": (jax.lax.stop_gradient(found.latents) - jnp.asarray(mean)) / jnp.asarray(deviation)}
+        return found | {"latents": (found["latents"] - jnp.asarray(mean)) / jnp.asarray(deviation)}
