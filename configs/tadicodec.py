@@ -16,7 +16,7 @@ PAPER = dict(
     url="https://arxiv.org/abs/2508.16790",
     modality="speech",
     family="tokenizer with diffusion decoder",
-    status="tokenizer complete; generators on its tokens to come",
+    status="tokenizer complete; its generators are `tadicodec_mgm` and `tadicodec_ar`",
 )
 
 

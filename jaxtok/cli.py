@@ -4,6 +4,7 @@ jaxtok train --config configs/tadicodec.py:mini --workdir runs/first [--config.t
 jaxtok evaluate --model runs/first [--input samples:speech --output out]
 jaxtok reconstruct --model runs/first --input a.wav --text "..." --output out
 jaxtok sample --model runs/generator --class 3 --count 8 --output grid.png
+jaxtok sample --model runs/mgm --text "..." --prompt voice.wav --prompt-text "..." --output out.wav
 jaxtok encode | decode | convert | compile | data | list
 
 Bad input ends with one sentence on stderr and exit status 2, a failed run with one sentence and exit status 1.
@@ -28,9 +29,9 @@ USAGE = """usage: jaxtok COMMAND [OPTIONS]
   train        train from a config, or go on with a run that was stopped
   evaluate     evaluate a run on a held-out split, or measure codecs on recordings
   reconstruct  audio files through a model's tokens and back
-  encode       files, or all images of a data source, to tokens
+  encode       files, or all images or utterances of a data source, to tokens
   decode       tokens or latents to audio or images
-  sample       a grid of images from a generator
+  sample       a grid of images, or speech, from a generator
   convert      released weights to a model's directory
   compile      compile a config's steps for a slice of devices, ahead of time
   data         'data pack FOLDER OUT' or 'data check SOURCE'
@@ -146,10 +147,12 @@ def reconstruct(argv: list[str]) -> int:
 def encode(argv: list[str]) -> int:
     """Encodes files to NAME.safetensors with ``codes`` int32 [N, Q] (images: [h, w, Q]), or a source to a set."""
     options = _codec_options("encode")
-    options.string("source", "", "a data source, such as samples:emoji: its images become a set of tokens")
+    options.string(
+        "source", "", "a data source, such as samples:emoji: its images or utterances become a set of tokens"
+    )
     options.string("split", "", "source: train, validation or test; empty for all")
-    options.boolean("flip", False, "source: the mirrored images too")
-    options.integer("shards", 0, "source: number of files; 0 for one per 4096 images")
+    options.boolean("flip", False, "source of images: the mirrored ones too")
+    options.integer("shards", 0, "source: number of files; 0 for one per 4096 records")
     files = options.parse(argv)
     if options["source"]:
         if found := [*options["input"], *options["text"], *files]:
@@ -174,13 +177,18 @@ def decode(argv: list[str]) -> int:
 
 
 def sample(argv: list[str]) -> int:
-    """Samples a generator of images; writes a PNG grid with a row for each class or text."""
+    """Samples a generator: a PNG grid with a row for each class or text, or a WAV file of a text that is spoken."""
     options = Options("sample")
     options.string("model", "", "the directory of a generator's run")
-    options.strings("class", "a class's name or number; may be repeated; all classes where none is given")
-    options.strings("text", "what a generator that reads text shall show; may be repeated")
-    options.integer("count", 8, "samples of each class")
-    options.string("output", "samples.png", "the PNG file to write")
+    options.strings("class", "images: a class's name or number; may be repeated; all classes where none is given")
+    options.strings("text", "what a generator that reads text shall show (may be repeated) or say")
+    options.integer("count", None, "images: samples of each class; 8 where it is not given")
+    options.string("prompt", "", "speech: an audio file whose voice is followed")
+    options.string("prompt_text", "", "speech: its transcript")
+    options.number("seconds", None, "speech: how long it lasts; by the prompt where it is not given")
+    options.integer("decoder_steps", None, "speech: of the tokenizer's decoder; the run's own where it is not given")
+    options.number("decoder_guidance", None, "speech: likewise")
+    options.string("output", "", "the file to write; samples.png or sample.wav where it is not given")
     options.integer("seed", 0, "of the noise")
     settings: dict[str, str] = {
         "steps": "sampling steps", "guidance": "guidance scale; 1 for none", "method": "the sampler, such as heun",
@@ -196,16 +204,17 @@ def sample(argv: list[str]) -> int:
     from jaxtok import generator_commands
     from jaxtok.generator_model import GeneratorModel
     from jaxtok.model import load
+    from jaxtok.speech_generator import SpeechGenerator
 
-    name, output = options.required("model"), epath.Path(options.required("output"))
+    name = options.required("model")
     model = load(name)
-    if not isinstance(model, GeneratorModel):
-        raise ValueError(f"model {name!r}: is a {type(model).__name__}, expected a generator")
     given = {key: options[key] for key in settings if options[key] is not None}
-    generator_commands.sample(
-        model, recipes.of_run(recipes.place(name)), output, classes=options["class"], texts=options["text"],
-        count=options["count"], seed=options["seed"], settings=given,
-    )  # fmt: skip
+    if isinstance(model, SpeechGenerator):
+        generator_commands.speak(model, options, given)
+    elif isinstance(model, GeneratorModel):
+        generator_commands.draw(model, options, recipes.of_run(recipes.place(name)), given)
+    else:
+        raise ValueError(f"model {name!r}: is a {type(model).__name__}, expected a generator")
     return 0
 
 

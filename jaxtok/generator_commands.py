@@ -1,4 +1,4 @@
-"""What ``jaxtok sample`` does with a generator of images."""
+"""What ``jaxtok sample`` does with a generator of images or of speech."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,9 +6,56 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxtok.data import pipeline
+from jaxtok.data import audio, pipeline
 from jaxtok.generator_model import GeneratorModel
+from jaxtok.options import Options
+from jaxtok.speech_generator import SpeechGenerator
 from jaxtok.tasks import image_report
+
+FOR_SPEECH = ("prompt", "prompt_text", "seconds", "decoder_steps", "decoder_guidance")
+FOR_IMAGES = ("class", "count")
+
+
+def speak(model: SpeechGenerator, options: Options, settings: Mapping[str, Any]) -> None:
+    """Writes a WAV file of one text, spoken in the voice of a prompt where there is one.
+
+    Args:
+      model: the generator.
+      options: ``text``, ``output``, ``seed`` and what ``FOR_SPEECH`` names.
+      settings: of the sampler, where they shall be others than the run's.
+
+    Raises:
+      ValueError: for no text or several, a file that is no WAV, an option of images, or what ``model.sample`` refuses.
+    """
+    output = epath.Path(options["output"] or "sample.wav")
+    _refuse(options, FOR_IMAGES, "speech")
+    if len(options["text"]) != 1:
+        raise ValueError(f"--text: expected one text to be spoken, found {len(options['text'])}")
+    if output.suffix != ".wav":
+        raise ValueError(f"--output: expected a .wav file, found {str(output)!r}")
+    given = {name: options[name] for name in FOR_SPEECH if options[name] not in (None, "")}
+    if "prompt" in given:
+        given["prompt"], given["rate"] = audio.read(given["prompt"])
+    wave = model.sample(options["text"][0], rng=options["seed"], **given, **settings)
+    audio.write_wav(output, wave, model.rate)
+    print(f"{len(wave) / model.rate:.2f} s of speech -> {output}")
+
+
+def draw(model: GeneratorModel, options: Options, config: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Writes a PNG grid, as ``sample`` does, of what the options ask for."""
+    _refuse(options, FOR_SPEECH, "images")
+    count = 8 if options["count"] is None else options["count"]
+    sample(
+        model, config, epath.Path(options["output"] or "samples.png"), classes=options["class"], texts=options["text"],
+        count=count, seed=options["seed"], settings=settings,
+    )  # fmt: skip
+
+
+def _refuse(options: Options, names: Sequence[str], kind: str) -> None:
+    """ValueError for an option that a generator of this kind does not take."""
+    for name in names:
+        if options[name] not in (None, "", []):
+            raise ValueError(f"--{name}: given for a generator of {kind}, which takes none")
 
 
 def sample(

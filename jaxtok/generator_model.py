@@ -50,6 +50,11 @@ class GeneratorModel:
         return self.task.classes
 
     @property
+    def frozen(self) -> dict[str, Any]:
+        """The arrays that a run on tokens made on the fly does not change."""
+        return {} if self.decoder is None else {"tokenizer": self.decoder.variables}
+
+    @property
     def calls(self) -> int:
         """Of the network for one sample; a guided one counts twice."""
         each = math.prod(self.shape) if getattr(self.sampling, "by_code", False) else 1

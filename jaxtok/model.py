@@ -1,6 +1,7 @@
 """Trained models as users meet them: raw media in, tokens out, raw media back."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import flax.traverse_util
@@ -43,9 +44,22 @@ def load(name: str | epath.PathLike, *, step: int = -1) -> Any:
         params = flax.traverse_util.unflatten_dict(flat, sep="/")
         state = {_STATE: params.pop(_STATE)} if _STATE in params else {}
         return assemble(config, params, state)
-    from jaxtok.train.checkpoint import load_item, load_params
+    from jaxtok.train.checkpoint import load_item, load_marks, load_params
 
-    return assemble(config, load_params(workdir, step), load_item(workdir, "state", step))
+    model = assemble(config, load_params(workdir, step), load_item(workdir, "state", step))
+    if frozen := getattr(model, "frozen", {}):
+        _check_frozen(workdir, frozen, load_marks(workdir, step))
+    return model
+
+
+def _check_frozen(workdir: epath.Path, frozen: Mapping[str, Any], marks: Mapping[str, int]) -> None:
+    """ValueError where the arrays that the run did not change, such as its tokenizer's, are others now."""
+    from jaxtok.train.state import fingerprint
+
+    found = fingerprint(frozen) if marks else {}
+    for path in sorted(marks.keys() & found.keys()):
+        if marks[path] != found[path]:
+            raise ValueError(f"model {str(workdir)!r}: the frozen weights {path!r} are not those that it learned with")
 
 
 def save(directory: epath.PathLike, config: Any, params: Any, state: Any = None) -> None:

@@ -45,7 +45,7 @@ class Options:
 
     def parse(self, argv: list[str]) -> list[str]:
         """Reads the command line; returns what is no option."""
-        argv = [f"jaxtok {self._command}", *_resolve_configs(argv)]
+        argv = [f"jaxtok {self._command}", *_resolve_configs([self._underscored(word) for word in argv])]
         given, sys.argv = sys.argv, argv  # config flags look for overrides there
         try:
             rest = self._values(argv)[1:]
@@ -61,6 +61,12 @@ class Options:
                 f"jaxtok {self._command}: --config is missing (such as --config configs/tadicodec.py:mini)"
             )
         return rest
+
+    def _underscored(self, word: str) -> str:
+        """``--prompt-text`` as ``--prompt_text``, where there is an option of that name."""
+        name, equals, value = word.removeprefix("--").partition("=")
+        known = word.startswith("--") and name.replace("-", "_") in self._values
+        return f"--{name.replace('-', '_')}{equals}{value}" if known else word
 
     def required(self, name: str) -> str:
         """The value of an option that must be given."""

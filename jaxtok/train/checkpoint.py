@@ -227,16 +227,30 @@ def load_item(workdir: epath.PathLike, name: str, step: int = -1) -> dict[str, A
     Raises:
       CheckpointError: when there is no whole checkpoint.
     """
-    found = newest(workdir, step)
-    if found < 0:
-        raise CheckpointError(f"{workdir} holds no checkpoint")
-    directory = manifest.at(workdir, found)
+    directory = manifest.at(workdir, _found(workdir, step))
     kinds = manifest.read(directory)["items"].get(name)
     if not kinds:
         return {}
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = {path: jax.ShapeDtypeStruct(shape, dtype, sharding=here) for path, (shape, dtype) in kinds.items()}
     return ocp.load_checkpointables(directory, {name: unflatten(like)})[name]
+
+
+def _found(workdir: epath.PathLike, step: int) -> int:
+    """The newest whole step, or ``step``; CheckpointError when there is none."""
+    found = newest(workdir, step)
+    if found < 0:
+        raise CheckpointError(f"{workdir} holds no checkpoint")
+    return found
+
+
+def load_marks(workdir: epath.PathLike, step: int = -1) -> dict[str, int]:
+    """The fingerprints of the arrays that a run did not change, by their paths; see ``jaxtok.train.state``.
+
+    Raises:
+      CheckpointError: when there is no whole checkpoint.
+    """
+    return json.loads((manifest.at(workdir, _found(workdir, step)) / "meta.json").read_text())["frozen"]
 
 
 def load_params(workdir: epath.PathLike, step: int = -1, *, ema: bool = True) -> dict[str, Any]:

@@ -24,6 +24,8 @@ PARAMETERS = {
     "pixart": 610_856_096 - (4096 - 1024) * 1152 + 201_617_408,  # published for text of width 4096; and the encoder
     "sq_codec": 23_477_293 - 18_133 + 42_519_760,  # published with weight norm's g; DAC's discriminators
     "tadicodec": 495_766_670,
+    "tadicodec_ar": 357_898_112 + (151_665 + 16_384 + 2) * 896,  # Qwen2.5-0.5B, and its vocabulary with the codes
+    "tadicodec_mgm": 386_301_952,  # by the architecture: its released size was not seen
     "vocos": 13_531_650 + 41_105_770 + 1_413_990,  # the generator; the discriminators by period and by band
     # Encoder, backbone, head; discriminators by period and by resolution, each with tables of four ids; DAC's.
     "wavtokenizer": 8_296_304 + 61_961_472 + 1_847_138 + 41_105_770 + 5 * 4 * 1024 + 600_198 + 3 * 4 * 64 + 42_519_760,
