@@ -11,8 +11,8 @@ end of mini. The released vocos-mel-24khz has them on its edge, and loads after
 
     jaxtok convert --family vocos --config vocos:paper,model.padding=center,task.frontend.padding=center ...
 
-mini: TaDiCodec's front end, DAC's mel distances and few discriminators; 17 minutes on 2 cores. Expect a mel distance of
-0.29 nats and PESQ 2.1, short of Griffin-Lim's 0.12 and 2.8 from the same mel, which is why that serves small tokenizers.
+mini: TaDiCodec's front end, DAC's mel distances, few discriminators; 17 minutes on 2 cores. Expect a mel distance of
+0.29 nats and PESQ 2.1; Griffin-Lim has 0.12 and 2.8 from the same mel, which is why it serves small tokenizers.
 """
 
 import ml_collections

@@ -65,7 +65,8 @@ class _Correction(nn.Module):
     def __call__(self, u: jax.Array) -> jax.Array:
         """[B, D] -> [B, count, D]."""
         width, inner = u.shape[-1], self.count * self.rank
-        zeros, types = nn.initializers.zeros, dict(use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
+        zeros = nn.initializers.zeros
+        types: dict[str, Any] = dict(use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
         found = self.param("table", zeros, (self.count, width), self.param_dtype).astype(u.dtype)
         if self.rank:
             uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's, with a = sqrt(5)
