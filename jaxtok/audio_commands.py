@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 from safetensors.numpy import save
 
-from jaxtok import audio_evaluation, token_file
+from jaxtok import audio_evaluation, codec_runs, token_file
 from jaxtok.audio_model import AudioModel
 from jaxtok.data import audio, recordings
 from jaxtok.files import write_whole
@@ -18,6 +18,8 @@ from jaxtok.options import Options
 from jaxtok.speech_model import SpeechModel, Tokens
 from jaxtok.tasks import codec_report, report
 from jaxtok.vocoder_model import VocoderModel
+
+_SWAPPED = {"text": "another's text", "tokens": "another's tokens", "both": "both another's"}
 
 
 def reconstruct(
@@ -100,18 +102,20 @@ def evaluate(names: Sequence[str], inputs: Sequence[str], options: Options) -> s
     models = {}
     for name in names:
         models[name] = load(name)
-        if not isinstance(models[name], (SpeechModel, AudioModel)):
+        if not isinstance(models[name], codec_runs.Model):
             kind = type(models[name]).__name__
-            raise ValueError(f"model {name!r}: is a {kind}, expected a tokenizer of sound with --input")
-    sampled = any(isinstance(model, SpeechModel) for model in models.values())
+            raise ValueError(f"model {name!r}: is a {kind}, expected a tokenizer of sound or a vocoder with --input")
+    speech = {name: model for name, model in models.items() if isinstance(model, SpeechModel)}
+    for what in (word for word in options["swap"].split(",") if word):
+        models |= {f"{name}, {_SWAPPED.get(what)}": codec_runs.Swapped(model, what) for name, model in speech.items()}
     settings = {name: options[name] for name in ("steps", "guidance")}
     seed = options["seed"]
     results = audio_evaluation.measure(models, found, judges, absent=absent, settings=settings, seed=seed)
     split = "" if ":" not in inputs[0] else f", {options['split']} split"
     results |= {
         "input": (inputs[0] if len(inputs) == 1 else f"{len(inputs)} files") + split,
-        "text": origin if sampled or any(recording.text for recording in found) else "none",
-        "decoding": ", ".join(f"{k} {v:g}" for k, v in {**settings, "seed": seed}.items()) if sampled else "",
+        "text": origin if speech or any(recording.text for recording in found) else "none",
+        "decoding": ", ".join(f"{k} {v:g}" for k, v in {**settings, "seed": seed}.items()) if speech else "",
     }
     text = codec_report.markdown(results)
     write_whole(output / "metrics.json", report.to_json(results))

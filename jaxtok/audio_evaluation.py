@@ -138,7 +138,8 @@ def _applicable(
 
 
 def _check_texts(models: Mapping[str, Model], recordings: Sequence[Recording]) -> None:
-    reader = next((name for name, model in models.items() if isinstance(model, SpeechModel)), None)
+    readers = SpeechModel, codec_runs.Swapped
+    reader = next((name for name, model in models.items() if isinstance(model, readers)), None)
     without = [recording.name for recording in recordings if not recording.text]
     if reader and without and len(without) < len(recordings):
         raise ValueError(f"{without[0]}: has no transcript, expected one as others have, for the model {reader}")

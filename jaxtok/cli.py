@@ -107,6 +107,7 @@ def evaluate(argv: list[str]) -> int:
     options.strings("input", "audio files, a folder, or a source such as samples:speech")
     options.strings("text", "input: the transcript; once per recording, in order")
     options.string("metrics", "", "input: such as pesq,stoi; empty for all whose packages are installed")
+    options.string("swap", "", "input: text,tokens,both: a model of speech also by another recording's")
     options.string("output", "", "input: the folder to write to")
     options.integer("steps", 32, "input: sampling steps")
     options.number("guidance", 2.0, "input: guidance scale; 1 for none")
@@ -120,7 +121,7 @@ def evaluate(argv: list[str]) -> int:
 
         print(audio_commands.evaluate(names, [*options["input"], *files], options), end="")
         return 0
-    for name in ("output", "metrics", "text"):
+    for name in ("output", "metrics", "swap", "text"):
         if options[name]:
             raise ValueError(f"--{name}: given without --input, expected recordings to measure")
     if len(names) > 1:

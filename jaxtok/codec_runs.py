@@ -1,11 +1,13 @@
 """What a codec of sound does with recordings: tokens and back, what the tokens cost, how long it takes."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtok.audio_model import AudioModel
@@ -13,15 +15,49 @@ from jaxtok.data import audio as sound
 from jaxtok.data.recordings import Recording
 from jaxtok.metrics.judge import Unjudged
 from jaxtok.quantizers import usage
-from jaxtok.speech_model import SpeechModel
+from jaxtok.speech_model import SpeechModel, Tokens
+from jaxtok.tokenizers.waveform import latent_width
+from jaxtok.vocoder_model import VocoderModel
 
 _TIMINGS = 3
+SWAPS = ("text", "tokens", "both")
 
-Model = SpeechModel | AudioModel
+
+@dataclasses.dataclass(frozen=True)
+class Swapped:
+    """A speech model that says each recording by another's tokens or text, or both: what each of them is good for.
+
+    The other is the next of those that are encoded together, of the last the first; a recording alone has none.
+    """
+
+    model: SpeechModel
+    what: str
+
+    def __post_init__(self):
+        if self.what not in SWAPS:
+            raise ValueError(f"swap: expected some of {', '.join(SWAPS)}, found {self.what!r}")
+
+    @property
+    def rate(self) -> int:
+        """Samples per second of the audio that comes out."""
+        return self.model.rate
+
+    def tokens(self, tokens: Tokens) -> Tokens:
+        """The tokens that are decoded in the place of these."""
+        if self.what != "text":
+            fields = {name: jnp.roll(getattr(tokens, name), -1, 0) for name in ("codes", "latents", "mask", "samples")}
+            tokens = dataclasses.replace(tokens, **fields)
+        if self.what != "tokens" and tokens.text is not None:
+            tokens = dataclasses.replace(tokens, text=(*tokens.text[1:], tokens.text[0]))
+        return tokens
+
+
+Model = SpeechModel | AudioModel | VocoderModel | Swapped
 
 
 def longest(model: Model) -> float:
     """Seconds that a model decodes in one piece."""
+    model = model.model if isinstance(model, Swapped) else model
     if isinstance(model, SpeechModel):
         return model.window // model.factor / model.token_rate
     return math.inf
@@ -45,43 +81,69 @@ def through(
     rows = [i for i, (wave, rate) in enumerate(sounds) if len(wave) / rate <= limit]
     again: list[np.ndarray | Unjudged] = [Unjudged(f"longer than the {limit:g} s that the model decodes at once")]
     again = again * len(sounds)
+    if isinstance(model, Swapped) and len(rows) == 1:
+        again[rows[0]] = Unjudged("stands alone, with no other recording's tokens or text")
+        rows = []
     if not rows:
         return again
     tokens = _encode(model, [sounds[i] for i in rows], [recordings[i].text for i in rows])
-    codes, mask, size = np.asarray(tokens.codes), np.asarray(tokens.mask), model.module.quantizer.codebook_size
-    for book in range(codes.shape[-1]):
-        counts[book] = counts.get(book, 0) + usage.histogram(codes[..., book], size, mask)
+    if quantizer := _codebook(model):
+        codes, mask, size = np.asarray(tokens.codes), np.asarray(tokens.mask), quantizer.codebook_size
+        for book in range(codes.shape[-1]):
+            counts[book] = counts.get(book, 0) + usage.histogram(codes[..., book], size, mask)
     for i, wave in zip(rows, _decode(model, tokens, keys[np.asarray(rows)], settings)):
         again[i] = wave
     return again
 
 
+def _codebook(model: Any) -> Any:
+    """The quantizer whose codes stand between a recording and what comes back; None where there are none."""
+    quantizer = getattr(getattr(model, "module", None), "quantizer", None)
+    return quantizer if getattr(quantizer, "num_codebooks", 0) else None
+
+
 def _encode(model: Model, sounds: Sequence[tuple[np.ndarray, int]], texts: Sequence[str | None]) -> Any:
+    if isinstance(model, Swapped):
+        return model.tokens(_encode(model.model, sounds, texts))
     waves = [sound.resample(wave, rate, model.rate) for wave, rate in sounds]
+    if isinstance(model, VocoderModel):
+        return waves
     if isinstance(model, SpeechModel):
         return model.encode(waves, text=[text or "" for text in texts] if all(texts) else None)
     return model.encode(waves)
 
 
 def _decode(model: Model, tokens: Any, keys: jax.Array, settings: Mapping[str, Any]) -> list[np.ndarray]:
+    if isinstance(model, Swapped):
+        return _decode(model.model, tokens, keys, settings)
     if isinstance(model, SpeechModel):
         return model.decode(tokens, rng=keys, **settings)
+    if isinstance(model, VocoderModel):
+        return [model.reconstruct(wave) for wave in tokens]
     return model.decode(tokens)
 
 
 def costs(model: Model, counts: Mapping[int, np.ndarray]) -> dict[str, Any]:
     """What the tokens cost and how they are used: usage, entropy and perplexity are means over codebooks.
 
+    Continuous tokens have a rate and a width instead, a vocoder neither, and swapped ones nothing of their own.
+
     Args:
       model: the codec.
       counts: of its codes by codebook; zeros where no recording went through it.
     """
-    quantizer = model.module.quantizer
+    if isinstance(model, Swapped):
+        return {}
+    size = {"rate": model.rate, "parameters": sum(leaf.size for leaf in jax.tree.leaves(model))}
+    if isinstance(model, VocoderModel):
+        return size
+    quantizer = _codebook(model)
+    module: Any = model.module
+    if not quantizer:
+        return size | {"latents_per_second": model.token_rate, "latent_width": latent_width(module)}
     used = [usage.summary(counts.get(q, np.zeros(quantizer.codebook_size))) for q in range(quantizer.num_codebooks)]
     mean = {name: float(np.mean([one[name] for one in used])) for name in ("usage", "entropy", "perplexity")}
-    return {
-        "rate": model.rate,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(model)),
+    return size | {
         "codebooks": quantizer.num_codebooks,
         "codebook_size": quantizer.codebook_size,
         "frames_per_second": model.token_rate,
@@ -98,11 +160,11 @@ def times(model: Model, recording: Recording, settings: Mapping[str, Any]) -> di
     """Real-time factors: seconds of computing per second of sound, one recording at a time, compiled before.
 
     The median of three runs on one recording, with its resampling and all that stands around the network; below 1 is
-    faster than real time. None where the recording is too long for the model.
+    faster than real time. None where the recording is too long for the model, or the model only swaps.
     """
     found = recording.read()
     duration = len(found[0]) / found[1]
-    if duration > longest(model):
+    if duration > longest(model) or isinstance(model, Swapped):
         return {f"{name}_real_time_factor": None for name in ("encode", "decode")}
     keys, clock = jax.random.split(jax.random.key(0), 1), []
     for _ in range(1 + _TIMINGS):

@@ -26,12 +26,13 @@ class VocoderModel:
 
     Attributes:
       params: of ``module``.
-      module: mel [B, T, bands] to audio [B, T * hop], such as :class:`jaxtok.nn.vocos.Vocos`.
+      module: mel [B, T, bands] to audio [B, T * hop], such as :class:`jaxtok.nn.vocos.Vocos`; or a function of mel and
+        mask without parameters, such as :class:`jaxtok.signal.griffin_lim.GriffinLim`.
       frontend: audio to the mel that it was trained on.
     """
 
     params: Any
-    module: nn.Module = flax.struct.field(pytree_node=False)
+    module: Any = flax.struct.field(pytree_node=False)
     frontend: Any = flax.struct.field(pytree_node=False)
 
     @property
@@ -41,6 +42,8 @@ class VocoderModel:
 
     def __call__(self, mel: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Audio float32 [B, T * hop] of mel [B, T, bands], as ``frontend`` makes it, under ``mask`` [B, T]."""
+        if not isinstance(self.module, nn.Module):
+            return self.module(mel, mask=mask)
         return jnp.asarray(self.module.apply({"params": self.params}, mel, mask=mask))
 
     def reconstruct(self, audio: Audio, *, rate: int = 0) -> np.ndarray:
@@ -78,12 +81,13 @@ def assemble(config: Any, params: Any, state: Any = None) -> VocoderModel:
     """The model of a config around given parameters (trained, converted, or random).
 
     Args:
-      config: with ``model`` and ``task.frontend``.
+      config: with ``model``, and ``frontend`` or that of its task.
       params: of the model, or those of both players of its training, of which the generator's are taken.
       state: not used.
     """
     del state
-    return VocoderModel(params.get("generator", params), build(config["model"]), build(config["task"]["frontend"]))
+    frontend = config["frontend"] if "frontend" in config else config["task"]["frontend"]
+    return VocoderModel(params.get("generator", params), build(config["model"]), build(frontend))
 
 
 @jax.jit

@@ -12,6 +12,7 @@ import jaxtok
 from jaxtok import cli
 from jaxtok import model as model_lib
 from jaxtok.build import build
+from jaxtok.signal.griffin_lim import GriffinLim
 from jaxtok.signal.log_mel import LogMel
 from jaxtok.tokenizers.diffusion import FlowSampler
 from jaxtok.vocoder_model import VocoderModel
@@ -69,6 +70,14 @@ def test_frames_on_the_edges_of_their_hops_are_those_of_the_article(vocoder):
     found = centered.reconstruct(wave)
     assert found.shape == (40 * 256,)
     np.testing.assert_allclose(found, centered(centered.frontend(wave[None]))[0], atol=1e-4)
+
+
+def test_griffin_lim_is_a_vocoder_without_weights():
+    wave, vocoder = noise(12000), jaxtok.load("griffin-lim")
+    assert jax.tree.leaves(vocoder) == [] and vocoder.module == GriffinLim()
+    short = GriffinLim(iterations=2)  # rounding grows with every iteration
+    found = vocoder.replace(module=short).reconstruct(wave)
+    np.testing.assert_allclose(found, short(vocoder.frontend(wave[None]))[0], atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,15 @@ Pure rendering: what :func:`jaxtok.audio_evaluation.measure` gave in, Markdown o
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _SHOWN = 3  # names of recordings beside a reason
-_COSTS = {  # title, from the numbers of a codec to what is shown
+_COSTS = {  # title, from the numbers of a codec to what is shown, where it has them
     "bit/s": lambda c: f"{c['bits_per_second']:,.4g}",
     "tokens/s": lambda c: f"{c['tokens_per_second']:,.4g}",
     "codebooks x size": lambda c: f"{c['codebooks']} x {c['codebook_size']:,}",
+    "latents/s x width": lambda c: f"{c['latents_per_second']:,.4g} x {c['latent_width']}",
     "entropy of the codes, bit/s": lambda c: f"{c['entropy_bits_per_second']:,.4g}",
     "codes used (if uniform)": lambda c: f"{c['usage']:.1%} ({c['uniform_usage']:.1%})",
     "perplexity of the codes": lambda c: f"{c['perplexity']:,.1f}",
@@ -40,7 +41,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         "",
         f"| cost | {heads} |",
         f"|---|{'---|' * len(models)}",
-        *(f"| {title} | {' | '.join(show(m['codec']) for m in models.values())} |" for title, show in _COSTS.items()),
+        *_costs([model["codec"] for model in models.values()]),
         "",
         f"| score, mean ± standard error | better | recordings | original | {heads} |",
         f"|---|---|---|---|{'---|' * len(models)}",
@@ -49,6 +50,21 @@ def markdown(results: Mapping[str, Any]) -> str:
         *_notes(results),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _costs(codecs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each number that some codec has."""
+    lines = []
+    for title, show in _COSTS.items():
+        cells = []
+        for numbers in codecs:
+            try:
+                cells.append(show(numbers))
+            except KeyError:
+                cells.append("")
+        if any(cells):
+            lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
 
 
 def _scores(results: Mapping[str, Any]) -> list[str]:
