@@ -67,7 +67,7 @@ def through(
     model: Model, sounds: Sequence[tuple[np.ndarray, int]], recordings: Sequence[Recording], keys: jax.Array,
     settings: Mapping[str, Any], counts: dict[int, np.ndarray],
 ) -> list[np.ndarray | Unjudged]:  # fmt: skip
-    """Reconstructions at the model's rate; an Unjudged in the place of one that is too long for the model.
+    """Reconstructions at the model's rate; an Unjudged for a recording that is too long, or comes back not finite.
 
     Args:
       model: the codec.
@@ -92,7 +92,7 @@ def through(
         for book in range(codes.shape[-1]):
             counts[book] = counts.get(book, 0) + usage.histogram(codes[..., book], size, mask)
     for i, wave in zip(rows, _decode(model, tokens, keys[np.asarray(rows)], settings)):
-        again[i] = wave
+        again[i] = wave if np.isfinite(wave).all() else Unjudged("NaN or Inf among its samples")
     return again
 
 

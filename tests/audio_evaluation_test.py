@@ -1,6 +1,5 @@
 """Measuring codecs: closed forms by a codec that halves, failures that are counted, and the command."""
 
-import dataclasses
 import json
 
 import flax.struct
@@ -11,7 +10,7 @@ import pytest
 import soundfile
 
 import jaxtok
-from jaxtok import audio_evaluation, cli
+from jaxtok import audio_evaluation, cli, codec_runs
 from jaxtok import model as model_lib
 from jaxtok.build import build
 from jaxtok.data.recordings import Recording
@@ -21,6 +20,7 @@ from jaxtok.speech_model import Tokens
 from jaxtok.tasks import codec_report
 
 RATE = 16000
+KEY = jax.random.key(0)
 
 
 class Books:
@@ -40,6 +40,7 @@ class Halving:
     rate: int = flax.struct.field(pytree_node=False, default=RATE)
     token_rate: float = flax.struct.field(pytree_node=False, default=100.0)
     bitrate: float = flax.struct.field(pytree_node=False, default=400.0)
+    gain: float = flax.struct.field(pytree_node=False, default=0.5)
 
     def encode(self, waves):
         length = max(map(len, waves))
@@ -50,7 +51,7 @@ class Halving:
         return Tokens(codes, latents, mask, np.asarray([len(wave) for wave in waves]))
 
     def decode(self, tokens):
-        return [0.5 * wave[:count] for wave, count in zip(tokens.latents, tokens.samples)]
+        return [self.gain * wave[:count] for wave, count in zip(tokens.latents, tokens.samples)]
 
 
 def sound(samples, seed, level=0.1):
@@ -125,6 +126,21 @@ def test_costs_of_the_tokens(halved):
     assert costs["encode_real_time_factor"] > 0 and costs["decode_real_time_factor"] > 0
 
 
+def test_what_cannot_be_reconstructed_is_said(place):
+    long = sound(int(2.6 * RATE), 0)
+    counts: dict = {}
+    model = jaxtok.load(place / "speech")  # its window is 128 frames of 20 ms
+    found = codec_runs.through(model, [(long, RATE)], [recording("long", long)], jax.random.split(KEY, 1), {}, counts)
+    assert "longer than the 2.56 s" in str(found[0]) and isinstance(found[0], Unjudged) and not counts
+    assert codec_runs.times(model, recording("long", long), {}) == {
+        "encode_real_time_factor": None, "decode_real_time_factor": None,
+    }  # fmt: skip
+    wave = sound(1600, 0)
+    broken = Halving(jnp.zeros(3)).replace(gain=np.nan)
+    found = codec_runs.through(broken, [(wave, RATE)], [recording("a", wave)], jax.random.split(KEY, 1), {}, counts)
+    assert str(found[0]) == "NaN or Inf among its samples" and counts[0].sum() == 10
+
+
 def test_the_table_says_what_failed_and_what_is_absent(halved):
     text = codec_report.markdown(halved | {"input": "four", "text": "by hand", "decoding": ""})
     assert "| mel distance below 8 kHz, nats | lower | 4 |  | 0.693 ± 0.000 (25% failed) |" in text
@@ -132,25 +148,6 @@ def test_the_table_says_what_failed_and_what_is_absent(halved):
     assert "- Transcripts: by hand." in text and "- Not measured: PESQ is not here." in text
     assert "- Failed, half, peak: 1 (the recording: it is silent): b" in text
     json.loads(json.dumps(halved))
-
-
-def test_summary_of_numbers_and_of_rates():
-    assert codec.summary([1.0, 2.0, 3.0]) == codec.Summary(2.0, pytest.approx(1 / np.sqrt(3)), 3, 0)
-    assert codec.summary([(1, 2), (3, 6)]).mean == 0.5 and codec.summary([(1, 2), (3, 6)]).error == 0
-    assert codec.summary([4.0], failed=1) == codec.Summary(4.0, None, 1, 1)
-    assert codec.summary([], failed=2) == codec.Summary(None, None, 0, 2)
-
-
-def test_a_named_judge_without_its_package_is_an_error(monkeypatch):
-    def absent():
-        raise ImportError("PESQ needs the package pesq")
-
-    monkeypatch.setitem(codec.JUDGES, "pesq", dataclasses.replace(codec.JUDGES["pesq"], check=absent))
-    judges, missing = codec.chosen([])
-    assert "pesq" not in judges and missing["pesq"] == "PESQ needs the package pesq" and "si_sdr" in judges
-    assert list(codec.chosen(["si_sdr"])[0]) == ["si_sdr"]
-    with pytest.raises(ImportError, match="PESQ needs the package pesq"):
-        codec.chosen(["pesq"])
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtok.metrics.audio import mel_distance, si_sdr, stft_distance
+from jaxtok.metrics.audio import _SCALES, mel_distance, multi_scale_mel_distance, si_sdr, stft_distance
 from jaxtok.signal.mel import MelFrontEnd, mel_centres
 
 FRONT = MelFrontEnd()
@@ -45,6 +45,14 @@ def test_mel_distance_of_twice_the_amplitude_is_ln_2():
     audio = jnp.asarray(0.1 * noise(1, 4800))
     found = mel_distance(FRONT(audio), FRONT(2 * audio), jnp.ones((1, 10), bool), frontend=FRONT)
     np.testing.assert_allclose(found, [np.log(2)], atol=1e-4)
+
+
+def test_multi_scale_mel_distance_of_a_gain_is_its_logarithm_at_each_scale():
+    audio = jnp.asarray(0.1 * noise(1, 2048))
+    distance = jax.jit(multi_scale_mel_distance)
+    np.testing.assert_allclose(distance(audio, 0.5 * audio), [7 * np.log10(2)], rtol=1e-4)
+    np.testing.assert_array_equal(distance(audio, audio), [0])
+    assert _SCALES[-1].sample_rate == 16000 and [scale.n_fft for scale in _SCALES] == [2**n for n in range(5, 12)]
 
 
 def test_stft_distance_matches_numpy():

@@ -1,8 +1,9 @@
-"""The encoder of voices against PyTorch's LSTM with the released weights."""
+"""The encoder of voices against PyTorch's LSTM with the released weights, and against Resemblyzer itself."""
 
 import numpy as np
 import pytest
 
+from jaxtok.data import recordings
 from jaxtok.metrics import speaker
 
 torch = pytest.importorskip("torch", reason="needs the extra 'parity'")
@@ -34,3 +35,16 @@ def test_encoder_equals_torch(weights):
         )
         expected = (raw / raw.norm(dim=1, keepdim=True)).numpy()
     np.testing.assert_allclose(speaker.encode(weights, mel), expected, atol=1e-5)
+
+
+def test_embedding_equals_resemblyzers(weights):
+    reason = "needs resemblyzer with all that it requires"
+    theirs = pytest.importorskip("resemblyzer", reason=reason, exc_type=ImportError)
+    encoder = theirs.VoiceEncoder("cpu", verbose=False)
+    found, _ = recordings.find(["samples:speech"], limit=2)
+    for recording in found:
+        wave, rate = recording.read()
+        assert rate == 16000
+        for level in (1.0, 0.02):  # left as it is, and raised
+            expected = encoder.embed_utterance(theirs.preprocess_wav(level * wave))
+            np.testing.assert_allclose(speaker.embedding(level * wave, rate), expected, atol=1e-4)

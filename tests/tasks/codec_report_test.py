@@ -1,0 +1,52 @@
+"""The table of a codec evaluation, from numbers by hand."""
+
+from jaxtok.tasks import codec_report
+
+
+def score(mean, error, judged, failures):
+    return {"mean": mean, "error": error, "judged": judged, "failed": len(failures), "failures": failures}
+
+
+COSTS = {
+    "bits_per_second": 1500.0, "tokens_per_second": 150.0, "codebooks": 2, "codebook_size": 1024,
+    "entropy_bits_per_second": 1234.5, "usage": 0.5, "uniform_usage": 0.9, "perplexity": 300.04, "rate": 24000,
+    "parameters": 1234567, "encode_real_time_factor": 0.01234, "decode_real_time_factor": None,
+}  # fmt: skip
+RESULTS = {
+    "input": "samples:speech, test split", "text": "the transcripts of samples:speech", "decoding": "steps 32",
+    "recordings": list("abcde"), "seconds": [6.0] * 5, "device": "cpu", "absent": {"stoi": "STOI needs pystoi"},
+    "rows": {
+        "pesq": {"title": "PESQ, wideband", "better": "higher", "digits": 2},
+        "wer": {"title": "word error rate", "better": "lower", "digits": 3},
+    },
+    "original": {"wer": score(0.25, 0.01, 4, {})},
+    "models": {
+        "one": {"codec": COSTS, "scores": {
+            "pesq": score(3.2109, 0.05, 1, {name: "no utterances detected" for name in "bcde"}),
+            "wer": score(0.5, None, 4, {}),
+        }},
+        "two": {"codec": COSTS, "scores": {"pesq": score(None, None, 0, {name: "it is silent" for name in "abcde"})}},
+    },
+}  # fmt: skip
+
+
+def test_costs_scores_and_notes():
+    lines = codec_report.markdown(RESULTS).splitlines()
+    assert lines[0] == "# samples:speech, test split: 5 recordings, 0.5 minutes"
+    for line in (
+        "| cost | one | two |",
+        "| bit/s | 1,500 | 1,500 |",
+        "| codebooks x size | 2 x 1,024 | 2 x 1,024 |",
+        "| codes used (if uniform) | 50.0% (90.0%) | 50.0% (90.0%) |",
+        "| real-time factor, encoder | 0.0123 | 0.0123 |",
+        "| real-time factor, decoder |  |  |",
+        "| score, mean ± standard error | better | recordings | original | one | two |",
+        "| PESQ, wideband | higher | 5 |  | 3.21 ± 0.05 (80% failed) | (100% failed) |",
+        "| word error rate | lower | 4 | 0.250 ± 0.010 | 0.500 |  |",
+        "- Transcripts: the transcripts of samples:speech.",
+        "- Models that sample: steps 32.",
+        "- Not measured: STOI needs pystoi.",
+        "- Failed, one, PESQ, wideband: 4 (no utterances detected): b, c, d, ...",
+        "- Failed, two, PESQ, wideband: 5 (it is silent): a, b, c, ...",
+    ):
+        assert line in lines, line
