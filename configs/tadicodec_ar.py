@@ -19,7 +19,7 @@ PAPER = dict(
     url="https://arxiv.org/abs/2508.16790",
     modality="speech",
     family="generator (autoregressive, text to speech)",
-    status="training and sampling complete; no run of it is recorded yet, released weights to come",
+    status="training and sampling; released weights to come, no run is recorded yet",
 )
 
 

@@ -19,7 +19,7 @@ PAPER = dict(
     url="https://arxiv.org/abs/2508.16790",
     modality="speech",
     family="generator (masked, text to speech)",
-    status="training and sampling complete; no run of it is recorded yet, released weights to come",
+    status="training, sampling and released weights; their chat template to come, no run is recorded yet",
 )
 
 

@@ -14,6 +14,7 @@ FAMILIES = {
     "oobleck": "jaxtok.convert.oobleck",
     "sq_codec": "jaxtok.convert.sq_codec",
     "tadicodec": "jaxtok.convert.tadicodec",
+    "tadicodec_mgm": "jaxtok.convert.tadicodec_mgm",
     "vocos": "jaxtok.convert.vocos",
     "wavtokenizer": "jaxtok.convert.wavtokenizer",
 }

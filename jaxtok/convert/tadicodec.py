@@ -22,7 +22,7 @@ def params_from(state_dict: dict[str, np.ndarray], module: DiffusionTokenizer) -
     params = {
         "encoder": {
             "in_linear": keys.linear("encoder.in_linear", decoder.bands, encoder.width),
-            "transformer": _llama(keys, "encoder", encoder),
+            "transformer": llama(keys, "encoder", encoder),
             "code_linear": keys.linear("vq_in_linear", encoder.width, bits),
         },
         "decoder": {
@@ -30,10 +30,10 @@ def params_from(state_dict: dict[str, np.ndarray], module: DiffusionTokenizer) -
             "out_linear": keys.linear("decoder.out_linear", decoder.width, decoder.bands),
             "code_linear": keys.linear("vq_out_linear", bits, decoder.width),
             "text_embed": {"embedding": keys.take("text_emb.weight", (decoder.vocabulary, decoder.width))},
-            "transformer": _llama(keys, "decoder", decoder),
-            "norm_scales": _norm_scales(keys, decoder),
+            "transformer": llama(keys, "decoder", decoder),
+            "norm_scales": norm_scales(keys, "decoder", decoder),
             **{
-                ours: _mlp(keys, f"decoder.{theirs}", decoder.width)
+                ours: mlp(keys, f"decoder.{theirs}", decoder.width)
                 for ours, theirs in (("text_mlp", "text_mlp"), ("time_mlp", "diff_step_mlp"), ("code_mlp", "cond_mlp"))
             },
         },
@@ -42,14 +42,16 @@ def params_from(state_dict: dict[str, np.ndarray], module: DiffusionTokenizer) -
     return params
 
 
-def _mlp(keys: StrictReader, name: str, width: int) -> dict[str, Any]:
+def mlp(keys: StrictReader, name: str, width: int) -> dict[str, Any]:
+    """Of a Linear, SiLU and Linear in a Sequential, four times as wide within."""
     return {
         "hidden_linear": keys.linear(f"{name}.0", width, 4 * width),
         "out_linear": keys.linear(f"{name}.2", 4 * width, width),
     }
 
 
-def _llama(keys: StrictReader, name: str, part: Any) -> dict[str, Any]:
+def llama(keys: StrictReader, name: str, part: Any) -> dict[str, Any]:
+    """Of the blocks of a :class:`jaxtok.nn.llama.Llama` without norm scales, with the sizes of ``part``."""
     width, heads = part.width, part.heads
     blocks = {}
     for i in range(part.depth):
@@ -73,14 +75,14 @@ def _llama(keys: StrictReader, name: str, part: Any) -> dict[str, Any]:
     return stack_blocks(blocks) if part.scan else blocks
 
 
-def _norm_scales(keys: StrictReader, decoder: Any) -> dict[str, np.ndarray]:
+def norm_scales(keys: StrictReader, name: str, part: Any) -> dict[str, np.ndarray]:
     """The maps from time to norm scales, side by side: two per layer, then the last norm's."""
     names = [
-        f"decoder.layers.{i}.{norm}"
-        for i in range(decoder.depth)
+        f"{name}.layers.{i}.{norm}"
+        for i in range(part.depth)
         for norm in ("input_layernorm", "post_attention_layernorm")
     ]
-    maps = [keys.linear(f"{name}.to_weight", decoder.width, decoder.width) for name in [*names, "decoder.norm"]]
+    maps = [keys.linear(f"{norm}.to_weight", part.width, part.width) for norm in [*names, f"{name}.norm"]]
     return {
         "kernel": np.stack([m["kernel"] for m in maps], axis=1),
         "bias": np.stack([m["bias"] for m in maps]),

@@ -7,7 +7,9 @@ import pytest
 
 import jaxtok
 from jaxtok.build import build
+from jaxtok.convert import from_reference
 from jaxtok.papers.tadicodec_mgm import MaskedSpeech
+from jaxtok.tasks.speak_masked import SpeakMasked, SpeakMaskedSampling
 
 CODES, VOCABULARY = 11, 20
 RNG = np.random.default_rng(0)
@@ -107,3 +109,95 @@ def test_minis_fit_their_tokenizer(slug):
     assert config.text.to_dict() == tokenizer.text.to_dict()
     with pytest.raises(ValueError, match=f"{slug} has no variant 'huge'; known: tiny, mini, paper"):
         jaxtok.get_config(f"{slug}:huge")
+
+
+# ---- golden values of the reference code, on a small model with given weights ----
+
+GOLDEN = dict(target="jaxtok.papers.tadicodec_mgm:MaskedSpeech", codes=16, vocabulary=20, width=32, depth=2, heads=4,
+              hidden=128)  # fmt: skip
+
+
+def reference_weights():
+    """The j-th tensor by name is 0.2 sin(0.37 k + 1.3 j), k its flat index in PyTorch's layout."""
+    shapes = {"mask_emb.weight": (1, 32), "cond_emb.weight": (16, 32), "phone_emb.weight": (20, 32)}
+
+    def linear(name, inputs, outputs, bias=True):
+        shapes[f"{name}.weight"] = (outputs, inputs)
+        if bias:
+            shapes[f"{name}.bias"] = (outputs,)
+
+    linear("to_logit", 32, 16)
+    linear("diff_estimator.norm.to_weight", 32, 32)
+    for name in ("cond_mlp", "diff_step_mlp"):
+        linear(f"diff_estimator.{name}.0", 32, 128)
+        linear(f"diff_estimator.{name}.2", 128, 32)
+    for layer in ("diff_estimator.layers.0", "diff_estimator.layers.1"):
+        for p in "qkvo":
+            linear(f"{layer}.self_attn.{p}_proj", 32, 32, bias=False)
+        linear(f"{layer}.mlp.gate_proj", 32, 128, bias=False)
+        linear(f"{layer}.mlp.up_proj", 32, 128, bias=False)
+        linear(f"{layer}.mlp.down_proj", 128, 32, bias=False)
+        linear(f"{layer}.input_layernorm.to_weight", 32, 32)
+        linear(f"{layer}.post_attention_layernorm.to_weight", 32, 32)
+    assert len(shapes) == 37
+    return {
+        name: (0.2 * np.sin(0.37 * np.arange(np.prod(shapes[name])) + 1.3 * j)).reshape(shapes[name])
+        for j, name in enumerate(sorted(shapes))
+    }
+
+
+def golden(scan):
+    described = GOLDEN | {"scan": scan}
+    return build(described), from_reference("tadicodec_mgm", reference_weights(), described)
+
+
+SAID = jnp.array([[3, 7, 1, 19]])
+
+
+def statistics(x, mean, std, first, last):
+    np.testing.assert_allclose([x.mean(), x.std(ddof=1)], [mean, std], atol=2e-6)
+    np.testing.assert_allclose(x[0, 0, :3], first, atol=2e-6)
+    np.testing.assert_allclose(x[0, -1, -3:], last, atol=2e-6)
+
+
+def test_features_and_logits_are_the_reference_s():
+    module, params = golden(scan=True)
+    ids = jnp.array([[2, 5, 16, 16, 7, 16, 3, 16]])  # masked where it is 16
+    told = dict(mask=jnp.ones((1, 8), bool), text_mask=jnp.ones((1, 4), bool))
+    run = jax.jit(
+        lambda params: module.apply({"params": params}, ids, jnp.array([0.3]), SAID, **told, method="features")
+    )
+    features = run(params)
+    statistics(features, -0.2070559, 0.3806846, [-1.023543, -0.364630, -0.539425], [0.325317, 0.015403, -0.188844])
+    logits = module.apply({"params": params}, features, method="logits")
+    statistics(logits, -0.0630522, 0.5868950, [0.879683, 0.232766, -0.461442], [-0.716136, -0.034559, 0.694225])
+
+
+def test_guided_features_of_the_first_step_are_the_reference_s():
+    """Behind a prompt of three codes, with scale 2.5 (there 1.5) and rescale 0.75; greedy, and all codes are alike."""
+    module, params = golden(scan=False)
+    seen = []
+
+    class Watched(SpeakMasked):
+        def _apply(self, params, *args, method=None, **kwargs):
+            if method == "logits":
+                jax.debug.callback(lambda features: seen.append(np.asarray(features)), args[0])
+            return super()._apply(params, *args, method=method, **kwargs)
+
+    told = dict(
+        text_ids=SAID, text_mask=jnp.ones((1, 4), bool), prompt=jnp.array([[2, 5, 1]]),
+        prompt_mask=jnp.ones((1, 3), bool), mask=jnp.ones((1, 12), bool),
+    )  # fmt: skip
+    sampling = SpeakMaskedSampling(steps=4, temperature=0.0, choice=0.0, top_share=0.5)
+    codes, _ = Watched(module).speak(params, told, jax.random.split(jax.random.key(0), 1), sampling)
+    jax.effects_barrier()
+    assert len(seen) == 4 and codes.tolist() == [[0] * 12]
+    statistics(seen[0], -0.2988850, 0.3961143, [-0.980078, -0.604699, -0.068318], [0.277912, -0.114166, -0.375204])
+
+
+def test_the_converter_names_missing_and_extra_keys():
+    weights = reference_weights()
+    with pytest.raises(ValueError, match=r"'mask_emb.weight' .* is missing"):
+        from_reference("tadicodec_mgm", {k: v for k, v in weights.items() if k != "mask_emb.weight"}, GOLDEN)
+    with pytest.raises(ValueError, match="unknown keys 'extra'"):
+        from_reference("tadicodec_mgm", weights | {"extra": np.zeros(3)}, GOLDEN)
