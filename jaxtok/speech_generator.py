@@ -19,6 +19,7 @@ from jaxtok.data import tokens
 from jaxtok.model import load
 from jaxtok.speech_model import Audio, SpeechModel
 from jaxtok.tasks.on_the_fly import OnTheFly
+from jaxtok.tokenizers.diffusion import FlowSampler
 
 _UNIT = 16  # lengths of codes are padded to multiples of it, those of text to twice as many: few compilations
 
@@ -90,6 +91,8 @@ class SpeechGenerator:
             a setting that this generator does not have.
         """
         decoder, texts = self._decoder(), self._texts(text)
+        guidance = self.guidance if decoder_guidance is None else decoder_guidance
+        sampler = FlowSampler(self.steps if decoder_steps is None else decoder_steps, guidance)
         if (prompt is None) != (not prompt_text.strip()):
             raise ValueError(
                 "prompt_text: given without a prompt" if prompt is None else
@@ -112,8 +115,7 @@ class SpeechGenerator:
         for row, words in enumerate(texts):
             found = decoder.tokens(codes[row, : int(said[row].sum()), None])
             waves.append(decoder.decode(
-                found, rng=keys[row], text=words, steps=self.steps if decoder_steps is None else decoder_steps,
-                guidance=self.guidance if decoder_guidance is None else decoder_guidance, **known,
+                found, rng=keys[row], text=words, steps=sampler.steps, guidance=sampler.guidance, **known
             ))  # fmt: skip
         return waves[0] if isinstance(text, str) else waves
 
@@ -147,11 +149,12 @@ class SpeechGenerator:
         if counts:
             told["mask"] = _padded([np.zeros(count) for count in counts], _UNIT, 0)[1]
         else:
-            most = min(sampling.most, self.room - len(before))
+            most = min(sampling.most, self.room)  # and not what the prompt leaves, which would compile for each prompt
             sampling = dataclasses.replace(sampling, most=most, least=min(sampling.least, most))
         keys = jax.random.key_data(_keys(rng, len(ids), 0))
         codes, said = _speak(self.task, sampling, self.params, told, keys)
-        return np.asarray(codes), np.asarray(said)
+        left = self.room - len(before)
+        return np.asarray(codes)[:, :left], np.asarray(said)[:, :left]
 
     @property
     def room(self) -> int:
@@ -164,8 +167,10 @@ class SpeechGenerator:
             if seconds:
                 raise ValueError(f"seconds {seconds:g}: this generator ends by itself, expected none")
             return None
-        if seconds < 0 or not (seconds or prompt_text):
-            raise ValueError(f"seconds: without a prompt expected how long the speech is to last, found {seconds:g}")
+        if not 0.0 <= seconds < 3600.0:
+            raise ValueError(f"seconds: expected from 0 to an hour, found {seconds:g}")
+        if not (seconds or prompt_text):
+            raise ValueError("seconds: without a prompt expected how long the speech is to last, found none")
         size = max(len(prompt_text.encode()), 1)
         each = [seconds or lasts * len(text.encode()) / size for text in texts]
         return [max(1, int(one * self._decoder().token_rate)) for one in each]

@@ -14,6 +14,7 @@ import jaxtok
 from jaxtok import cli, speech_generator, speech_generator_evaluation
 from jaxtok import model as model_lib
 from jaxtok.data import pipeline
+from jaxtok.data.check import check
 from jaxtok.encode_dataset import encode_dataset
 from jaxtok.train.loop import train
 
@@ -130,6 +131,8 @@ BAD = {
     "text too long": ("mgm --seconds 1 --text " + 65 * "a", "text: has 65 ids, expected at most 64"),
     "texts too long": ("ar --text " + 60 * "a" + VOICE, "text: has 65 ids with the prompt's, expected at most 64"),
     "speech too long": ("mgm --text a --seconds 3", "18 tokens beside the prompt's 0 are more than the 16"),
+    "an endless length": ("mgm --text a --seconds inf", "seconds: expected from 0 to an hour, found inf"),
+    "no steps of the decoder": ("mgm --text a --seconds 1 --decoder-steps 0", "steps must be at least 1, found 0"),
     "no voice": ("mgm --text a --prompt {0}/absent.wav --prompt-text b", "absent.wav: no such file"),
     "a class": ("mgm --text a --class 3", "--class: given for a generator of speech"),
     "samples": ("mgm --text a --count 3", "--count: given for a generator of speech"),
@@ -188,6 +191,8 @@ def recordings(tmp_path_factory):
 def test_tokens_made_on_the_fly_are_those_that_are_stored(place, recordings, tmp_path):
     done = encode_dataset(place / "tokenizer", recordings, tmp_path / "tokens", shards=2)
     assert "12 utterances as tokens of 16384 codes, 2 shards" in str(done)
+    report = check(f"tokens:{tmp_path / 'tokens'}")
+    assert report.bad == 0 and "12 token sequences, 0 bad (3 of 4x1" in str(report)
     config = _config("tadicodec_mgm", str(place / "tokenizer"))
     config["data"] |= dict(source=recordings)
     mark = dict(target="jaxtok.fingerprint:of_run", run=str(place / "tokenizer"))

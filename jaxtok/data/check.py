@@ -31,7 +31,7 @@ class Report:
     """What ``check`` found: ``str()`` lists every problem, then one line of totals.
 
     ``seconds`` and files by rate in Hz (``rates``) are of speech, files by (width, height) (``sizes``) of images and
-    grids of tokens.
+    grids of tokens, or by (length, codes a place) of sequences.
     """
 
     source: str
@@ -69,7 +69,8 @@ def check(source: str, *, rate: int = 0) -> Report:
       ValueError: when the source as a whole cannot be opened.
     """
     opened = sources.open_source(source)
-    examine = {"images": examine_image, "token grids": examine_tokens}.get(opened.index.kind)
+    kinds = {"images": examine_image, "token grids": examine_tokens, "token sequences": examine_tokens}
+    examine = kinds.get(opened.index.kind)
     return _pictures(opened, examine) if examine else _utterances(opened, rate)
 
 
@@ -95,13 +96,16 @@ def examine_image(source: sources.Source, position: int) -> tuple[list[Problem],
 
 
 def examine_tokens(source: sources.Source, position: int) -> tuple[list[Problem], tuple[int, int] | None]:
-    """Everything wrong with one grid of tokens by itself, and its width and height (None: unreadable)."""
+    """Everything wrong with one grid or sequence of tokens, and its width and height or its length and codes a place.
+
+    The size is None for what cannot be read.
+    """
     file = source.index.file[position]
     try:
-        grid = source.record(position).tokens
+        shape = source.record(position).tokens.shape
     except ValueError as error:
         return [Problem(position, file, "unreadable", str(error))], None
-    return [], (grid.shape[2], grid.shape[1])
+    return [], (shape[0], shape[1]) if len(shape) == 2 else (shape[2], shape[1])
 
 
 def _unnamed(opened: Any, kind: str) -> list[Problem]:
