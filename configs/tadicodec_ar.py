@@ -34,8 +34,8 @@ def get_config(arg: str = "paper") -> ml_collections.ConfigDict:
 def paper() -> ml_collections.ConfigDict:
     return config(
         variant="paper", codes=16384, width=896, depth=24, heads=14, kv_heads=2, hidden=4864, text_ids=151_665,
-        qkv_bias=True, tied=True, theta=1e6, scan=True, remat="nothing_saveable", dtype="bfloat16",
-        source="tokens:/data/emilia-tokens", **stored(tokenizer=""),
+        qkv_bias=True, theta=1e6, least=12, scan=True, remat="nothing_saveable", dtype="bfloat16",
+        source="tokens:/data/emilia-tokens", **tokens(tokenizer="", stored=True),
         text=dict(target="jaxtok.text.subword:Subword", path="/data/qwen2.5/tokenizer.json"),
         seconds=(10.0, 40.0), buckets=((10.24, 160), (20.48, 320), (40.0, 512)), words=1,
         steps=800_000, batch_size=512, ema=0.0,  # our choice: this model's schedule was not published
@@ -47,8 +47,8 @@ def paper() -> ml_collections.ConfigDict:
 def mini() -> ml_collections.ConfigDict:
     return config(
         variant="mini", codes=16384, width=192, depth=4, heads=3, kv_heads=3, hidden=512, text_ids=259,
-        qkv_bias=False, tied=True, theta=1e4, scan=False, remat="", dtype="float32",
-        source="samples:speech", **on_the_fly(tokenizer="runs/tadicodec"),
+        qkv_bias=False, theta=1e4, least=4, scan=False, remat="", dtype="float32",
+        source="samples:speech", **tokens(tokenizer="runs/tadicodec", stored=False),
         text=dict(target="jaxtok.text.bytes:Bytes"),
         seconds=(2.0, 6.4), buckets=((6.4, 160),), words=4,
         steps=600, batch_size=16, ema=0.99,
@@ -60,7 +60,7 @@ def mini() -> ml_collections.ConfigDict:
 def tiny() -> ml_collections.ConfigDict:
     return config(
         variant="tiny", codes=16, width=32, depth=2, heads=2, kv_heads=1, hidden=64, text_ids=259,
-        qkv_bias=True, tied=True, theta=1e4, scan=True, remat="", dtype="float32",
+        qkv_bias=True, theta=1e4, least=2, scan=True, remat="", dtype="float32",
         source="samples:speech", tokenizer="", made=dict(target="jaxtok.data.loudness:Loudness", levels=16), task={},
         text=dict(target="jaxtok.text.bytes:Bytes"),
         seconds=(1.6, 1.6), buckets=((1.6, 64),), words=1,
@@ -70,25 +70,19 @@ def tiny() -> ml_collections.ConfigDict:
     )  # fmt: skip
 
 
-def on_the_fly(*, tokenizer):
-    """Tokens made of the batch's speech by the tokenizer of this run."""
+def tokens(*, tokenizer, stored):
+    """What `jaxtok encode` stored, other tokenizers' tokens being refused; or tokens made of each batch's speech."""
     run = ml_collections.FieldReference(tokenizer)  # --config.tokenizer moves both
-    task = dict(target="jaxtok.tasks.on_the_fly:OnTheFly", tokenizer=run)
-    return dict(tokenizer=run, made=dict(target="jaxtok.data.speech:Utterances"), task=task)
-
-
-def stored(*, tokenizer):
-    """What `jaxtok encode` wrote; tokens of another tokenizer than the run of this name are refused."""
-    run = ml_collections.FieldReference(tokenizer)
-    made = dict(
-        target="jaxtok.data.token_sequences:TokenSequences", codebook=16384,
-        fingerprint=dict(target="jaxtok.fingerprint:of_run", run=run),
-    )  # fmt: skip
+    if not stored:
+        task = dict(target="jaxtok.tasks.on_the_fly:OnTheFly", tokenizer=run)
+        return dict(tokenizer=run, made=dict(target="jaxtok.data.speech:Utterances"), task=task)
+    mark = dict(target="jaxtok.fingerprint:of_run", run=run)
+    made = dict(target="jaxtok.data.token_sequences:TokenSequences", codebook=16384, fingerprint=mark)
     return dict(tokenizer=run, made=made, task={})
 
 
 def config(
-    *, variant, codes, width, depth, heads, kv_heads, hidden, text_ids, qkv_bias, tied, theta, scan, remat, dtype,
+    *, variant, codes, width, depth, heads, kv_heads, hidden, text_ids, qkv_bias, theta, least, scan, remat, dtype,
     source, tokenizer, made, task, text, seconds, buckets, words, steps, batch_size, ema, schedule, every, after,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
@@ -100,14 +94,15 @@ def config(
         seed=0,
         model=dict(
             target="jaxtok.nn.llama:LlamaLM", vocabulary=text_ids + codes + 2, width=width, depth=depth, heads=heads,
-            kv_heads=kv_heads, hidden=hidden, qkv_bias=qkv_bias, tied=tied, theta=theta, scan=scan, remat=remat,
+            kv_heads=kv_heads, hidden=hidden, qkv_bias=qkv_bias, tied=True, theta=theta, scan=scan, remat=remat,
             dtype=dtype,
         ),
         task=dict(task, task=dict(ref=name, codes=codes)) if task else dict(target=name, codes=codes),
         interface=dict(ref="jaxtok.speech_generator:assemble"),
         tokenizer=tokenizer,  # the directory of the tokenizer's run
         sampling=dict(
-            target="jaxtok.tasks.speak_ar:SpeakARSampling", temperature=1.0, top_k=50, top_p=0.98, least=12, most=400
+            target="jaxtok.tasks.speak_ar:SpeakARSampling", temperature=1.0, top_k=50, top_p=0.98, least=least,
+            most=400,
         ),
         decoding=dict(steps=25, guidance=1.0),  # of the tokenizer's decoder
         text=text,

@@ -35,7 +35,7 @@ def paper() -> ml_collections.ConfigDict:
     return config(
         variant="paper", codes=16384, width=1024, depth=16, heads=16, hidden=4096, vocabulary=32100,
         norm_init="reference", scan=True, remat="nothing_saveable", dtype="bfloat16",
-        source="tokens:/data/emilia-tokens", **stored(tokenizer=""),
+        source="tokens:/data/emilia-tokens", **tokens(tokenizer="", stored=True),
         text=dict(target="jaxtok.text.subword:Subword", path="/data/tadicodec/text_tokenizer/tokenizer.json"),
         seconds=(10.0, 40.0), buckets=((10.24, 160), (20.48, 320), (40.0, 512)), words=1,
         steps=800_000, batch_size=512, ema=0.0,  # the schedule is the tokenizer's: this model's was not published
@@ -48,7 +48,7 @@ def mini() -> ml_collections.ConfigDict:
     return config(
         variant="mini", codes=16384, width=192, depth=4, heads=3, hidden=512, vocabulary=259,
         norm_init="stable", scan=False, remat="", dtype="float32",
-        source="samples:speech", **on_the_fly(tokenizer="runs/tadicodec"),
+        source="samples:speech", **tokens(tokenizer="runs/tadicodec", stored=False),
         text=dict(target="jaxtok.text.bytes:Bytes"),
         seconds=(2.0, 6.4), buckets=((6.4, 160),), words=4,
         steps=600, batch_size=16, ema=0.99,
@@ -70,20 +70,14 @@ def tiny() -> ml_collections.ConfigDict:
     )  # fmt: skip
 
 
-def on_the_fly(*, tokenizer):
-    """Tokens made of the batch's speech by the tokenizer of this run."""
+def tokens(*, tokenizer, stored):
+    """What `jaxtok encode` stored, other tokenizers' tokens being refused; or tokens made of each batch's speech."""
     run = ml_collections.FieldReference(tokenizer)  # --config.tokenizer moves both
-    task = dict(target="jaxtok.tasks.on_the_fly:OnTheFly", tokenizer=run)
-    return dict(tokenizer=run, made=dict(target="jaxtok.data.speech:Utterances"), task=task)
-
-
-def stored(*, tokenizer):
-    """What `jaxtok encode` wrote; tokens of another tokenizer than the run of this name are refused."""
-    run = ml_collections.FieldReference(tokenizer)
-    made = dict(
-        target="jaxtok.data.token_sequences:TokenSequences", codebook=16384,
-        fingerprint=dict(target="jaxtok.fingerprint:of_run", run=run),
-    )  # fmt: skip
+    if not stored:
+        task = dict(target="jaxtok.tasks.on_the_fly:OnTheFly", tokenizer=run)
+        return dict(tokenizer=run, made=dict(target="jaxtok.data.speech:Utterances"), task=task)
+    mark = dict(target="jaxtok.fingerprint:of_run", run=run)
+    made = dict(target="jaxtok.data.token_sequences:TokenSequences", codebook=16384, fingerprint=mark)
     return dict(tokenizer=run, made=made, task={})
 
 
