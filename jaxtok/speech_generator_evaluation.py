@@ -37,7 +37,7 @@ def write(
       workdir: the run's directory.
       utterances: held-out ones that are measured.
       batches: of training, whose codes are counted.
-      shown: utterances whose text is spoken, each in the voice of the next one.
+      shown: utterances whose text is spoken, each in the voice of another one.
     """
     params = processes.whole(result.state.ema or result.state.params)
     if not processes.is_first():
@@ -50,10 +50,11 @@ def write(
     for batch in itertools.islice(stream, batches):
         tokens = _tokens(model, batch)
         counts += np.bincount(np.asarray(tokens["codes"][..., 0])[tokens["codes_mask"]], minlength=len(counts))
+    files, notes = _keep(folder, model, held_out, min(shown, len(held_out["index"])))
     kind = "each utterance alone, at four shares of masked codes" if model.task.timed else "given the codes before"
     numbers = report.about(result, config, folder, params) | measure(model, _tokens(model, held_out), counts) | {
         "utterances": len(held_out["index"]), "codes": len(counts), "kind": kind,
-        "files": _keep(folder, model, held_out, min(shown, len(held_out["index"]))),
+        "files": files, "notes": notes,
         "next": {
             f"jaxtok sample --model {workdir} --text 'good morning' --prompt YOUR.wav --prompt-text 'its words' "
             "--output out.wav": "your own voice",
@@ -128,16 +129,25 @@ def _tokenize(decoder: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Arr
     return decoder.tokenize(decoder.variables, batch)
 
 
-def _keep(folder: epath.Path, model: SpeechGenerator, batch: Mapping[str, Any], count: int) -> dict[str, str]:
-    """Speaks some texts, each in the voice of the next utterance; gives the files' names and what they are."""
+def _keep(
+    folder: epath.Path, model: SpeechGenerator, batch: Mapping[str, Any], count: int
+) -> tuple[dict[str, str], list[str]]:
+    """Speaks some texts, each in the voice of another utterance; gives the files' names with what they are, and notes.
+
+    The voice is the next utterance's that fits: both texts, and the speech at its pace, can be too long together.
+    """
     files = {"metrics.jsonl": "losses, speed and evaluations by step", "config.json": "the resolved config"}
     if model.decoder is None or "audio" not in batch:
-        return files
+        return files, ["The run was not on recordings, so nothing is spoken here."]
     waves = [wave[mask] for wave, mask in zip(batch["audio"], batch["audio_mask"])]
     texts = [model.text.decode(ids[mask]) for ids, mask in zip(batch["text_ids"], batch["text_mask"])]
+    notes = []
     for row in range(count):
-        other = (row + 1) % len(waves)
-        spoken = model.sample(texts[row], prompt=waves[other], prompt_text=texts[other], rng=row)
+        found = _spoken(model, waves, texts, row)
+        if found is None:
+            notes.append(f"Text {row:02d} is not spoken: it is too long beside each of the other utterances.")
+            continue
+        other, spoken = found
         for name, wave in (("original", waves[row]), ("prompt", waves[other]), ("spoken", spoken)):
             audio.write_wav(folder / f"sound/{row:02d}-{name}.wav", wave, model.rate)
         frontend = model.decoder.frontend
@@ -151,4 +161,16 @@ def _keep(folder: epath.Path, model: SpeechGenerator, batch: Mapping[str, Any], 
     return {
         "sound/NN-spoken.wav": "the first line of `sound/NN.txt`, in the voice of `sound/NN-prompt.wav`",
         "sound/NN-original.wav": "the recording of that text", "pictures/NN.png": "their mels",
-    } | files  # fmt: skip
+    } | files, notes  # fmt: skip
+
+
+def _spoken(
+    model: SpeechGenerator, waves: list[np.ndarray], texts: list[str], row: int
+) -> tuple[int, np.ndarray] | None:
+    """The first utterance behind ``row`` whose voice can speak its text, and the speech."""
+    for other in (*range(row + 1, len(waves)), *range(row)):
+        try:
+            return other, model.sample(texts[row], prompt=waves[other], prompt_text=texts[other], rng=row)
+        except ValueError:  # too long together
+            continue
+    return None

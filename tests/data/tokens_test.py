@@ -126,7 +126,7 @@ def test_what_does_not_belong_together_is_refused(images, model, tmp_path, folde
     (tmp_path / "foreign" / "thesis.txt").write_text("mine")
     for change, said in (
         (dict(output=tmp_path / "foreign"), r"holds 'thesis\.txt', expected a new or empty folder"),
-        (dict(source=f"folder:{folder}"), "holds utterances, expected images; speech is to come"),
+        (dict(source=f"folder:{folder}"), "holds utterances, expected images for this tokenizer"),
         (dict(split="dev"), "split 'dev': expected one of train, validation, test"),
         (dict(shards=-1), "shards -1"),
         (dict(size=5), "size 5: expected a multiple of the tokenizer's 2 pixels"),
