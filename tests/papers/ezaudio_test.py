@@ -138,7 +138,8 @@ def test_modulation_is_shared_plus_low_rank_plus_table():
     common = u @ params["modulation"]["kernel"] + params["modulation"]["bias"]
     for name, vectors in zip(("block0", "block1"), found):
         own = params[name]
-        expected = (common + u @ own["down"]["kernel"] @ own["up"]["kernel"]).reshape(3, 6, 4) + own["table"]
+        low = u @ own["down"]["kernel"] @ own["up"]["kernel"]
+        expected = np.array((common + low).reshape(3, 6, 4) + own["table"])
         for i in (2, 5):  # gates
             expected[:, i] = 1 - expected[:, i]
         np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-5)
