@@ -53,7 +53,7 @@ def mini() -> ml_collections.ConfigDict:
         sampling=dict(steps=50, guidance=2.0, channels=0, clip=1.0),
         steps=1200, batch_size=64, rate=1e-3, ema=0.995, every=(20, 400, 4, 400),
         after=(dict(
-            ref="jaxtok.generator_evaluation:write", judge="emoji-judge",
+            ref="jaxtok.evaluation.generator:write", judge="emoji-judge",
             images=dict(
                 source="samples:emoji",
                 examples=dict(target="jaxtok.data.images:Images", size=32, label="group_style"),
@@ -89,7 +89,7 @@ def config(
             target="jaxtok.tasks.denoise:Denoise", field=field, prediction=prediction, learned_variance=True,
             label_drop=0.1, betas=dict(ref="jaxtok.diffusion.paths:linear_betas"),
         ),
-        interface=dict(ref="jaxtok.generator_model:assemble"),
+        interface=dict(ref="jaxtok.models.generator:assemble"),
         tokenizer="",  # of latents: the directory of the tokenizer's run
         shape=shape,  # of one sample
         sampling=dict(target="jaxtok.tasks.denoise:TableSampling", method="ancestral", spacing="respaced", **sampling),

@@ -98,7 +98,7 @@ def config(
                 matching=10.0,
             )),
         ),
-        interface=dict(ref="jaxtok.audio_model:assemble"),
+        interface=dict(ref="jaxtok.models.audio:assemble"),
         data=dict(
             source=source, languages=(), evaluation=dict(languages=(), words=1, seconds=0.0),
             examples=dict(  # recordings one by one, of which crops are drawn; transcripts are not read

@@ -89,7 +89,7 @@ def config(
             post=z_channels,
         ),
         task=dict(target="jaxtok.tasks.autoencode_image:ImageAutoencode", pixel="l2", weight=1.0),
-        interface=dict(ref="jaxtok.image_model:assemble"),
+        interface=dict(ref="jaxtok.models.image:assemble"),
         data=dict(
             source=source,
             examples=dict(target="jaxtok.data.images:Images", **examples),

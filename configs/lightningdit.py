@@ -54,7 +54,7 @@ def mini() -> ml_collections.ConfigDict:
         sampling=dict(method="dpm_solver", steps=16, guidance=2.0, shift=1.0, interval=(0.0, 1.0), channels=0),
         steps=1200, warmup=100, batch_size=64, rate=1e-3, ema=0.995, every=(20, 400, 4, 400),
         after=(dict(
-            ref="jaxtok.generator_evaluation:write", judge="emoji-judge",
+            ref="jaxtok.evaluation.generator:write", judge="emoji-judge",
             images=dict(
                 source="samples:emoji",
                 examples=dict(target="jaxtok.data.images:Images", size=32, label="group_style"),
@@ -90,7 +90,7 @@ def config(
             target="jaxtok.tasks.diffuse:Diffuse", direction=1.0, label_drop=0.1,
             draw=dict(ref="jaxtok.diffusion.times:logit_normal"), **task,
         ),
-        interface=dict(ref="jaxtok.generator_model:assemble"),
+        interface=dict(ref="jaxtok.models.generator:assemble"),
         tokenizer="",  # of latents: the directory of the tokenizer's run
         shape=shape,  # of one sample
         sampling=dict(target="jaxtok.tasks.diffuse:Sampling", **sampling),

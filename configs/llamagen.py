@@ -50,7 +50,7 @@ def mini() -> ml_collections.ConfigDict:
         source="tokens:runs/fvq-tokens", **tokens(codes=1024, grid=(8, 8), tokenizer="runs/fvq", label="group_style"),
         guidance=2.0, steps=800, warmup=100, batch_size=64, rate=1e-3, ema=0.998, every=(20, 200, 4, 400),
         after=(dict(
-            ref="jaxtok.generator_evaluation:write", judge="emoji-judge",
+            ref="jaxtok.evaluation.generator:write", judge="emoji-judge",
             images=dict(source="samples:emoji", examples=images),
         ),),
     )  # fmt: skip
@@ -94,7 +94,7 @@ def config(
             width=width, heads=heads, hidden=hidden, dropout=0.1, scan=scan, remat=remat, dtype=dtype,
         ),
         task=dict(target="jaxtok.tasks.generate_ar:GenerateAR", label_drop=0.1),
-        interface=dict(ref="jaxtok.generator_model:assemble"),
+        interface=dict(ref="jaxtok.models.generator:assemble"),
         tokenizer=tokenizer,  # the directory of the tokenizer's run
         shape=(*grid, 1),  # of one sample
         sampling=dict(

@@ -52,7 +52,7 @@ def mini() -> ml_collections.ConfigDict:
         sampling=dict(steps=12, choice_temperature=4.5, guidance=3.0),
         steps=1000, warmup=100, batch_size=64, rate=1e-3, ema=0.998, every=(20, 250, 4, 500),
         after=(dict(
-            ref="jaxtok.generator_evaluation:write", judge="emoji-judge",
+            ref="jaxtok.evaluation.generator:write", judge="emoji-judge",
             images=dict(source="samples:emoji", examples=images),
         ),),
     )  # fmt: skip
@@ -100,7 +100,7 @@ def config(
         task=dict(
             target="jaxtok.tasks.generate_masked:GenerateMasked", label_drop=label_drop, smoothing=0.1, least=least,
         ),
-        interface=dict(ref="jaxtok.generator_model:assemble"),
+        interface=dict(ref="jaxtok.models.generator:assemble"),
         tokenizer=tokenizer,  # the directory of the tokenizer's run
         shape=(*grid, 1),  # of one sample
         sampling=dict(

@@ -56,7 +56,7 @@ def mini() -> ml_collections.ConfigDict:
         sampling=dict(**TABLE, steps=16, guidance=5.0, clip=1.0),
         steps=1200, warmup=100, batch_size=64, rate=1e-3, ema=0.995, every=(20, 300, 4, 300),
         after=(dict(
-            ref="jaxtok.generator_evaluation:write", judge="emoji-judge", merge=4,  # its 9 groups in 4 styles
+            ref="jaxtok.evaluation.generator:write", judge="emoji-judge", merge=4,  # its 9 groups in 4 styles
             images=dict(
                 source="samples:emoji",
                 examples=dict(target="jaxtok.data.images:Images", size=32, label="group", language="en", ids=40),
@@ -106,7 +106,7 @@ def config(
             **({"pool": pool} if pool else {}),
         ),
         task=dict(label_drop=0.1, condition=dict(target="jaxtok.tasks.conditions:Text"), **task),
-        interface=dict(ref="jaxtok.generator_model:assemble"),
+        interface=dict(ref="jaxtok.models.generator:assemble"),
         tokenizer="",  # of latents: the directory of the tokenizer's run
         shape=shape,  # of one sample
         sampling=sampling,

@@ -99,7 +99,7 @@ def config(
             )),
             judge=dict(target="jaxtok.signal.mel:MelFrontEnd", sample_rate=rate, n_fft=1280, hop=320, high=8000.0),
         ),
-        interface=dict(ref="jaxtok.audio_model:assemble"),
+        interface=dict(ref="jaxtok.models.audio:assemble"),
         data=dict(
             source=source, languages=(), evaluation=dict(languages=(), words=1, seconds=0.0),
             examples=dict(  # recordings one by one, of which crops are drawn; transcripts are not read

@@ -96,7 +96,7 @@ def config(
             target="jaxtok.tasks.autoencode:SpeechFlow", frontend=frontend,
             prompt_rate=0.8, prompt_share=0.4, code_drop=drops[0], text_drop=drops[1],
         ),
-        interface=dict(ref="jaxtok.speech_model:assemble"),
+        interface=dict(ref="jaxtok.models.speech:assemble"),
         data=dict(
             source=source,
             examples=dict(

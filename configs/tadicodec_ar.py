@@ -53,7 +53,7 @@ def mini() -> ml_collections.ConfigDict:
         seconds=(2.0, 6.4), buckets=((6.4, 160),), words=4,
         steps=600, batch_size=16, ema=0.99,
         schedule=dict(target="jaxtok.train.schedules:cosine", peak=1e-3, warmup=100, steps=600),
-        every=(20, 200, 4, 300), after=(dict(ref="jaxtok.speech_generator_evaluation:write"),),
+        every=(20, 200, 4, 300), after=(dict(ref="jaxtok.evaluation.speech_generator:write"),),
     )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def config(
             dtype=dtype,
         ),
         task=dict(task, task=dict(ref=name, codes=codes)) if task else dict(target=name, codes=codes),
-        interface=dict(ref="jaxtok.speech_generator:assemble"),
+        interface=dict(ref="jaxtok.models.speech_generator:assemble"),
         tokenizer=tokenizer,  # the directory of the tokenizer's run
         sampling=dict(
             target="jaxtok.tasks.speak_ar:SpeakARSampling", temperature=1.0, top_k=50, top_p=0.98, least=least,

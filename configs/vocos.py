@@ -101,7 +101,7 @@ def config(
             reconstruction=reconstruction, weight=weight, matching=1.0, first=1, criterion="clipped_hinge", start=0,
             crop=crop, peak=(-6.0, -1.0),
         ),
-        interface=dict(ref="jaxtok.vocoder_model:assemble"),
+        interface=dict(ref="jaxtok.models.vocoder:assemble"),
         data=dict(
             source=source,
             # Recordings one by one; of each a crop is drawn. The transcripts are not read.

@@ -21,7 +21,7 @@ import numpy as np
 
 import jaxtok
 from experiments import arms
-from jaxtok import generator_evaluation
+from jaxtok.evaluation import generator as generator_evaluation
 from jaxtok.metrics import frechet
 
 METHODS = ("euler", "heun", "adams_bashforth", "ddim", "dpm_solver", "euler_maruyama")

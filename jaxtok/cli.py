@@ -22,7 +22,7 @@ from etils import epath
 
 from jaxtok import recipes
 from jaxtok.build import build, symbol
-from jaxtok.options import Options
+from jaxtok.commands.options import Options
 
 USAGE = """usage: jaxtok COMMAND [OPTIONS]
 
@@ -117,7 +117,7 @@ def evaluate(argv: list[str]) -> int:
     if not names:
         raise ValueError("jaxtok evaluate: --model is missing")
     if options["input"] or files:
-        from jaxtok import audio_commands
+        from jaxtok.commands import audio as audio_commands
 
         print(audio_commands.evaluate(names, [*options["input"], *files], options), end="")
         return 0
@@ -158,7 +158,7 @@ def encode(argv: list[str]) -> int:
     if options["source"]:
         if found := [*options["input"], *options["text"], *files]:
             raise ValueError(f"--source: given beside {found[0]!r}, expected a source or files")
-        from jaxtok.encode_dataset import encode_dataset
+        from jaxtok.commands.encode_dataset import encode_dataset
 
         settings = {name: options[name] for name in ("split", "flip", "shards")}
         print(encode_dataset(options.required("model"), options["source"], options.required("output"), **settings))
@@ -202,10 +202,10 @@ def sample(argv: list[str]) -> int:
         add(name, None, f"{text}; the run's own where it is not given")
     if rest := options.parse(argv):
         raise ValueError(f"sample: takes no further words, found {rest[0]!r}")
-    from jaxtok import generator_commands
-    from jaxtok.generator_model import GeneratorModel
+    from jaxtok.commands import generator as generator_commands
     from jaxtok.model import load
-    from jaxtok.speech_generator import SpeechGenerator
+    from jaxtok.models.generator import GeneratorModel
+    from jaxtok.models.speech_generator import SpeechGenerator
 
     name = options.required("model")
     model = load(name)
@@ -327,11 +327,12 @@ def _codec(
     Refuses what would write over an input (a file with one of the suffixes ``writes``) or twice to one file.
     """
     import jaxtok
-    from jaxtok import audio_commands, image_commands
-    from jaxtok.audio_model import AudioModel
-    from jaxtok.image_model import ImageModel
-    from jaxtok.speech_model import SpeechModel
-    from jaxtok.vocoder_model import VocoderModel
+    from jaxtok.commands import audio as audio_commands
+    from jaxtok.commands import image as image_commands
+    from jaxtok.models.audio import AudioModel
+    from jaxtok.models.image import ImageModel
+    from jaxtok.models.speech import SpeechModel
+    from jaxtok.models.vocoder import VocoderModel
 
     paths = [*options["input"], *files]
     if not paths:

@@ -27,7 +27,7 @@ def test_code_runs():
 
 
 def test_the_three_calls_are_the_api():
-    from jaxtok.speech_model import SpeechModel
+    from jaxtok.models.speech import SpeechModel
 
     for name in re.findall(r"model\.(\w+)\(", README.read_text()):
         assert callable(getattr(SpeechModel, name))

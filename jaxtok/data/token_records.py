@@ -77,7 +77,7 @@ class Row(image_records.Row):
 
 
 class Index(image_records.Index):
-    """The index of token grids; ``tokens`` is what the manifest says of all of them (see ``jaxtok.encode_dataset``)."""
+    """The index of token grids; ``tokens`` is what the manifest says of all of them (see ``encode_dataset``)."""
 
     kind = "token grids"
     record = TokenGrid

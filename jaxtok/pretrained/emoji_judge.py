@@ -29,7 +29,7 @@ def get_config(arg: str = "mini") -> ml_collections.ConfigDict:
             classes=36,
         ),
         task=dict(target="jaxtok.tasks.classify:Classify", smoothing=0.1),
-        interface=dict(ref="jaxtok.classifier_model:assemble"),
+        interface=dict(ref="jaxtok.models.classifier:assemble"),
         data=dict(
             source="samples:emoji",
             examples=dict(

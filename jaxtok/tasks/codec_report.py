@@ -1,6 +1,6 @@
 """The table of a codec evaluation: a line per number, a column per model, costs beside scores.
 
-Pure rendering: what :func:`jaxtok.audio_evaluation.measure` gave in, Markdown out.
+Pure rendering: what :func:`jaxtok.evaluation.codec.measure` gave in, Markdown out.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     """The results as Markdown: costs, scores (mean ± standard error), failures by reason, what was not measured.
 
     Args:
-      results: of :func:`jaxtok.audio_evaluation.measure`, with ``input``, ``text`` (where transcripts came from) and
+      results: of :func:`jaxtok.evaluation.codec.measure`, with ``input``, ``text`` (where transcripts came from) and
         ``decoding`` (how models that sample did, or "").
     """
     models, count = results["models"], len(results["recordings"])

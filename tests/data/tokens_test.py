@@ -10,10 +10,10 @@ import pytest
 import jaxtok
 from jaxtok import cli, fingerprint
 from jaxtok import model as model_lib
+from jaxtok.commands.encode_dataset import Moments, encode_dataset
 from jaxtok.data import check, pack, pipeline, sources, tokens
 from jaxtok.data.abstract import abstract_batch
 from jaxtok.data.tokens import Tokens
-from jaxtok.encode_dataset import Moments, encode_dataset
 
 LEVELS = (4, 3, 5)
 
@@ -29,7 +29,7 @@ def _tokenizer(folder, quantizer=None):
             quantizer=quantizer or rounded,
             decoder=dict(target="jaxtok.nn.mosaic:MosaicDecoder", patch=2),
         ),
-        interface=dict(ref="jaxtok.image_model:assemble"),
+        interface=dict(ref="jaxtok.models.image:assemble"),
         data=dict(source="", examples=dict(target="jaxtok.data.images:Images", size=4)),
     )
     model_lib.save(folder, config, {})

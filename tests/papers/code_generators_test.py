@@ -9,8 +9,8 @@ import jaxtok
 from jaxtok import fingerprint
 from jaxtok import model as model_lib
 from jaxtok.build import build
+from jaxtok.commands.encode_dataset import encode_dataset
 from jaxtok.data import pipeline, sources
-from jaxtok.encode_dataset import encode_dataset
 
 slug_of = pytest.mark.parametrize("slug", ["llamagen", "maskgit"])
 
@@ -56,7 +56,7 @@ def _tokenizer(folder, levels):
             quantizer=dict(target="jaxtok.quantizers:FSQ", levels=levels, symmetric=True, bound="clip"),
             decoder=dict(target="jaxtok.nn.mosaic:MosaicDecoder", patch=2),
         ),
-        interface=dict(ref="jaxtok.image_model:assemble"),
+        interface=dict(ref="jaxtok.models.image:assemble"),
         data=dict(source="", examples=dict(target="jaxtok.data.images:Images", size=4)),
     )
     model_lib.save(folder, config, {})

@@ -10,9 +10,9 @@ from PIL import Image
 import jaxtok
 from jaxtok import model as model_lib
 from jaxtok.build import build
+from jaxtok.commands.encode_dataset import encode_dataset
 from jaxtok.data import pipeline
-from jaxtok.encode_dataset import encode_dataset
-from jaxtok.generator_model import assemble
+from jaxtok.models.generator import assemble
 from jaxtok.train.loop import train
 
 KEY, RNG = jax.random.key(0), np.random.default_rng(0)
@@ -39,7 +39,7 @@ def _tokenizer(folder, quantizer, seed=0):
             encoder=dict(target="jaxtok.nn.mosaic:MosaicEncoder", patch=2), quantizer=quantizer, pre=3,
             decoder=dict(target="jaxtok.nn.mosaic:MosaicDecoder", patch=2),
         ),
-        interface=dict(ref="jaxtok.image_model:assemble"),
+        interface=dict(ref="jaxtok.models.image:assemble"),
         data=dict(source="", examples=dict(target="jaxtok.data.images:Images", size=4)),
     )  # fmt: skip
     module = build(config["model"])

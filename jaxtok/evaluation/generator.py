@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jaxtok import generator_model
 from jaxtok.build import build
-from jaxtok.classifier_model import ClassifierModel
 from jaxtok.data import pipeline
 from jaxtok.files import write_whole
-from jaxtok.generator_model import GeneratorModel
 from jaxtok.metrics import frechet
 from jaxtok.model import load
+from jaxtok.models import generator as generator_model
+from jaxtok.models.classifier import ClassifierModel
+from jaxtok.models.generator import GeneratorModel
 from jaxtok.tasks import generation_report, image_report, report
 from jaxtok.train import processes
 

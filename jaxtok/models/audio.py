@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtok import audio_rows, audio_stream
-from jaxtok.audio_stream import EncodeState
 from jaxtok.build import build
-from jaxtok.speech_model import Audio, Tokens
+from jaxtok.models import audio_rows, audio_stream
+from jaxtok.models.audio_stream import EncodeState
+from jaxtok.models.speech import Audio, Tokens
 from jaxtok.tokenizers.waveform import latent_width
 
 

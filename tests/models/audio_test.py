@@ -8,9 +8,11 @@ import safetensors.numpy
 import soundfile
 
 import jaxtok
-from jaxtok import audio_model, audio_rows, audio_stream, cli
+from jaxtok import cli
 from jaxtok import model as model_lib
 from jaxtok.build import build
+from jaxtok.models import audio as audio_model
+from jaxtok.models import audio_rows, audio_stream
 
 HOP = 600
 SLUGS = ("wavtokenizer", "sq_codec", "ezaudio")  # one codebook, four codes of a grid (two in tiny), no codes

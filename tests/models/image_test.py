@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import jaxtok
-from jaxtok import image_model
 from jaxtok.build import build
+from jaxtok.models import image as image_model
 
 RNG = np.random.default_rng(0)
 

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jaxtok import speech_generator
 from jaxtok.data import audio, pipeline
 from jaxtok.files import write_whole
-from jaxtok.speech_generator import SpeechGenerator
+from jaxtok.models import speech_generator
+from jaxtok.models.speech_generator import SpeechGenerator
 from jaxtok.tasks import report, speech_report
 from jaxtok.train import processes
 

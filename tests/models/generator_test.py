@@ -6,9 +6,11 @@ import pytest
 from PIL import Image
 
 import jaxtok
-from jaxtok import classifier_model, cli, generator_model
+from jaxtok import cli
 from jaxtok import model as model_lib
 from jaxtok.data.abstract import abstract_batch
+from jaxtok.models import classifier as classifier_model
+from jaxtok.models import generator as generator_model
 
 RNG = np.random.default_rng(0)
 

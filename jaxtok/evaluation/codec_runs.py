@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtok.audio_model import AudioModel
 from jaxtok.data import audio as sound
 from jaxtok.data.recordings import Recording
 from jaxtok.metrics.judge import Unjudged
+from jaxtok.models.audio import AudioModel
+from jaxtok.models.speech import SpeechModel, Tokens
+from jaxtok.models.vocoder import VocoderModel
 from jaxtok.quantizers import usage
-from jaxtok.speech_model import SpeechModel, Tokens
 from jaxtok.tokenizers.waveform import latent_width
-from jaxtok.vocoder_model import VocoderModel
 
 _TIMINGS = 3
 SWAPS = ("text", "tokens", "both")

@@ -1,7 +1,7 @@
 """What of a source becomes stored tokens, and how: its images as grids, its utterances as sequences.
 
-Each kind says on what a set depends (``plan``) and makes the records of some positions; :mod:`jaxtok.encode_dataset`
-writes them.
+Each kind says on what a set depends (``plan``) and makes the records of some positions;
+:mod:`jaxtok.commands.encode_dataset` writes them.
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ from etils import epath
 
 from jaxtok.build import build
 from jaxtok.data import sequence_records, sources, token_records
-from jaxtok.image_model import ImageModel
-from jaxtok.speech_model import SpeechModel
+from jaxtok.models.image import ImageModel
+from jaxtok.models.speech import SpeechModel
 
 BATCH = 32
 

@@ -12,10 +12,10 @@ import jaxtok
 from jaxtok import cli
 from jaxtok import model as model_lib
 from jaxtok.build import build
+from jaxtok.models.vocoder import VocoderModel
 from jaxtok.signal.griffin_lim import GriffinLim
 from jaxtok.signal.log_mel import LogMel
 from jaxtok.tokenizers.diffusion import FlowSampler
-from jaxtok.vocoder_model import VocoderModel
 
 HOP = 480
 FRONTEND = dict(target="jaxtok.signal.mel:MelFrontEnd")
@@ -31,7 +31,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vocoder")
     vocos = dict(target="jaxtok.nn.vocos:Vocos", bands=128, width=8, hidden=12, depth=2, n_fft=1920, hop=HOP)
     config = dict(
-        slug="vocos", model=vocos, task=dict(frontend=FRONTEND), interface=dict(ref="jaxtok.vocoder_model:assemble")
+        slug="vocos", model=vocos, task=dict(frontend=FRONTEND), interface=dict(ref="jaxtok.models.vocoder:assemble")
     )
     shapes = jax.eval_shape(build(vocos).init, jax.random.key(0), jnp.zeros((1, 4, 128)))["params"]
     rng = np.random.default_rng(0)

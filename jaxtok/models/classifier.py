@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtok.build import build
-from jaxtok.image_model import by_parts, pixels
+from jaxtok.models.image import by_parts, pixels
 
 
 @flax.struct.dataclass

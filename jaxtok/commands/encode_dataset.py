@@ -29,8 +29,8 @@ import numpy as np
 from etils import epath
 
 from jaxtok import recipes
+from jaxtok.commands.encode_kinds import Images, Speech, open_kind
 from jaxtok.data import pack, records
-from jaxtok.encode_kinds import Images, Speech, open_kind
 from jaxtok.files import write_whole
 from jaxtok.fingerprint import fingerprint
 from jaxtok.model import load

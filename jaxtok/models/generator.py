@@ -17,8 +17,8 @@ import numpy as np
 from jaxtok import fingerprint
 from jaxtok.build import build
 from jaxtok.data import picture, tokens
-from jaxtok.image_model import ImageModel, by_parts
 from jaxtok.model import load
+from jaxtok.models.image import ImageModel, by_parts
 from jaxtok.tasks.on_the_fly import OnTheFly
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtok import codec_runs
-from jaxtok.codec_runs import Model
 from jaxtok.data.recordings import Recording
+from jaxtok.evaluation import codec_runs
+from jaxtok.evaluation.codec_runs import Model
 from jaxtok.metrics import codec
 from jaxtok.metrics.judge import Unjudged
-from jaxtok.speech_model import SpeechModel
+from jaxtok.models.speech import SpeechModel
 
 TOGETHER = 8  # recordings that go through a model at once
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtok.build import build
+from jaxtok.models.speech import Audio
 from jaxtok.signal import windows
-from jaxtok.speech_model import Audio
 
 _WINDOW = 1024  # frames that are vocoded at once: bounds the memory
 _CONTEXT = 128  # frames of it on each side that only inform: beyond the reach of 30 blocks

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxtok
-from jaxtok import generator_evaluation
+from jaxtok.evaluation import generator as generator_evaluation
 from jaxtok.metrics import frechet
 from jaxtok.tasks.diffuse import Sampling
 from jaxtok.train.loop import train

@@ -17,7 +17,7 @@ from jaxtok import fingerprint
 from jaxtok.build import build
 from jaxtok.data import tokens
 from jaxtok.model import load
-from jaxtok.speech_model import Audio, SpeechModel
+from jaxtok.models.speech import Audio, SpeechModel
 from jaxtok.tasks.on_the_fly import OnTheFly
 from jaxtok.tokenizers.diffusion import FlowSampler
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import jaxtok
-from jaxtok import codec_runs
-from jaxtok.audio_model import AudioModel
 from jaxtok.data.recordings import Recording
+from jaxtok.evaluation import codec_runs
 from jaxtok.metrics.judge import Unjudged
-from jaxtok.speech_model import Tokens
+from jaxtok.models.audio import AudioModel
+from jaxtok.models.speech import Tokens
 from jaxtok.tasks import codec_report
 
 RATE = 16000

@@ -6,11 +6,11 @@ import numpy as np
 from etils import epath
 from safetensors.numpy import save
 
-from jaxtok import token_file
+from jaxtok.commands import token_file
+from jaxtok.commands.options import Options
 from jaxtok.data import picture
 from jaxtok.files import write_whole
-from jaxtok.image_model import ImageModel
-from jaxtok.options import Options
+from jaxtok.models.image import ImageModel
 
 
 def reconstruct(model: ImageModel, paths: Sequence[str], output: epath.Path, options: Options) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtok import audio_stream
+from jaxtok.models import audio_stream
 from jaxtok.signal import windows
 
 ROWS = 8  # recordings encoded or decoded at once: bounds the memory

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from jaxtok.commands.options import Options
 from jaxtok.data import audio, pipeline
-from jaxtok.generator_model import GeneratorModel
-from jaxtok.options import Options
-from jaxtok.speech_generator import SpeechGenerator
+from jaxtok.models.generator import GeneratorModel
+from jaxtok.models.speech_generator import SpeechGenerator
 from jaxtok.tasks import image_report
 
 FOR_SPEECH = ("prompt", "prompt_text", "seconds", "decoder_steps", "decoder_guidance")

@@ -8,16 +8,18 @@ import numpy as np
 from etils import epath
 from safetensors.numpy import save
 
-from jaxtok import audio_evaluation, codec_runs, token_file
-from jaxtok.audio_model import AudioModel
+from jaxtok.commands import token_file
+from jaxtok.commands.options import Options
 from jaxtok.data import audio, recordings
+from jaxtok.evaluation import codec as audio_evaluation
+from jaxtok.evaluation import codec_runs
 from jaxtok.files import write_whole
 from jaxtok.metrics import codec
 from jaxtok.model import load
-from jaxtok.options import Options
-from jaxtok.speech_model import SpeechModel, Tokens
+from jaxtok.models.audio import AudioModel
+from jaxtok.models.speech import SpeechModel, Tokens
+from jaxtok.models.vocoder import VocoderModel
 from jaxtok.tasks import codec_report, report
-from jaxtok.vocoder_model import VocoderModel
 
 _SWAPPED = {"text": "another's text", "tokens": "another's tokens", "both": "both another's"}
 

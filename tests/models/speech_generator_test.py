@@ -11,11 +11,13 @@ import soundfile
 from safetensors.numpy import load_file, save_file
 
 import jaxtok
-from jaxtok import cli, speech_generator, speech_generator_evaluation
+from jaxtok import cli
 from jaxtok import model as model_lib
+from jaxtok.commands.encode_dataset import encode_dataset
 from jaxtok.data import pipeline
 from jaxtok.data.check import check
-from jaxtok.encode_dataset import encode_dataset
+from jaxtok.evaluation import speech_generator as speech_generator_evaluation
+from jaxtok.models import speech_generator
 from jaxtok.train.loop import train
 
 UNIT = 3840  # samples of a token

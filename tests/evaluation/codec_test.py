@@ -10,13 +10,15 @@ import pytest
 import soundfile
 
 import jaxtok
-from jaxtok import audio_evaluation, cli, codec_runs
+from jaxtok import cli
 from jaxtok import model as model_lib
 from jaxtok.build import build
 from jaxtok.data.recordings import Recording
+from jaxtok.evaluation import codec as audio_evaluation
+from jaxtok.evaluation import codec_runs
 from jaxtok.metrics import codec
 from jaxtok.metrics.judge import Unjudged
-from jaxtok.speech_model import Tokens
+from jaxtok.models.speech import Tokens
 from jaxtok.tasks import codec_report
 
 RATE = 16000

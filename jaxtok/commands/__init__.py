@@ -1,0 +1,1 @@
+"""What the commands of `jaxtok` do, by kind of media."""

@@ -1,0 +1,1 @@
+"""How good generators and codecs are: measurements over whole sets, and their files."""
