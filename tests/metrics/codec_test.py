@@ -19,7 +19,8 @@ def test_a_named_judge_without_its_package_is_an_error(monkeypatch):
     def absent():
         raise ImportError("PESQ needs the package pesq")
 
-    monkeypatch.setitem(codec.JUDGES, "pesq", dataclasses.replace(codec.JUDGES["pesq"], check=absent))
+    pesq = dataclasses.replace(codec.JUDGES["pesq"], check=absent)
+    monkeypatch.setattr(codec, "JUDGES", {"si_sdr": codec.JUDGES["si_sdr"], "pesq": pesq})
     judges, missing = codec.chosen([])
     assert "pesq" not in judges and missing["pesq"] == "PESQ needs the package pesq" and "si_sdr" in judges
     assert list(codec.chosen(["si_sdr"])[0]) == ["si_sdr"]
