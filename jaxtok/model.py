@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.traverse_util
+import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
@@ -40,7 +41,7 @@ def load(name: str | epath.PathLike, *, step: int = -1) -> Any:
             flat = safetensors.numpy.load(weights.read_bytes())
         except safetensors.SafetensorError as error:
             raise ValueError(f"{weights}: damaged, expected weights written by jaxtok ({error})") from error
-        flat = {path: jnp.asarray(array) for path, array in flat.items()}  # once, and not at every call
+        flat = {path: _held(array) for path, array in flat.items()}
         params = flax.traverse_util.unflatten_dict(flat, sep="/")
         state = {_STATE: params.pop(_STATE)} if _STATE in params else {}
         return assemble(config, params, state)
@@ -62,7 +63,9 @@ def _check_frozen(workdir: epath.Path, frozen: Mapping[str, Any], marks: Mapping
             raise ValueError(f"model {str(workdir)!r}: the frozen weights {path!r} are not those that it learned with")
 
 
-def save(directory: epath.PathLike, config: Any, params: Any, state: Any = None) -> None:
+def save(
+    directory: epath.PathLike, config: Any, params: Any, state: Any = None, *, half: bool = False
+) -> None:  # fmt: skip
     """Writes a model that ``load`` reads: ``weights.safetensors`` and ``config.json``, the latter last.
 
     Args:
@@ -70,15 +73,18 @@ def save(directory: epath.PathLike, config: Any, params: Any, state: Any = None)
       config: of the run.
       params: nested dict of arrays.
       state: of the task; of it the collection "codebook" is kept.
+      half: whether float32 is stored as float16, which takes half the space; ``load`` makes it float32 again.
 
     Raises:
-      ValueError: when the directory already holds a model or a run.
+      ValueError: when the directory already holds a model or a run, or a number is too large for float16.
     """
     target = epath.Path(directory)
     if (target / "config.json").exists():
         raise ValueError(f"directory {str(directory)!r} already holds a model; choose another")
     tree = dict(params) | {name: value for name, value in (state or {}).items() if name == _STATE}
     flat = {name: np.asarray(leaf, order="C") for name, leaf in flax.traverse_util.flatten_dict(tree, sep="/").items()}
+    if half:
+        flat = {name: _halved(name, array) for name, array in flat.items()}
     write_whole(target / "weights.safetensors", safetensors.numpy.save(flat))
     write_whole(target / "config.json", json.dumps(config, indent=1, default=list))
 
@@ -97,3 +103,16 @@ def assemble(config: Any, params: Any, state: Any = None) -> Any:
     if "interface" not in config:
         raise ValueError(f"config of {config.get('slug', 'a model')}: has no 'interface', so it cannot be loaded")
     return build(config["interface"])(config, params, state)
+
+
+def _halved(name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.float32:
+        return array
+    if array.size and np.abs(array).max() > np.finfo(np.float16).max:
+        raise ValueError(f"params: {name} holds {np.abs(array).max():g}, which float16 does not")
+    return array.astype(np.float16)
+
+
+def _held(array: np.ndarray) -> jax.Array:
+    """On the device, once and not at every call; float16 is how float32 is stored."""
+    return jnp.asarray(array, np.float32 if array.dtype == np.float16 else None)

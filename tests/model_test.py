@@ -1,0 +1,42 @@
+"""Weights on disk: what ``save`` writes is what ``load`` holds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxtok
+from jaxtok import model as model_lib
+
+CONFIG = dict(
+    slug="vocos", interface=dict(ref="jaxtok.models.vocoder:assemble"),
+    model=dict(target="jaxtok.nn.vocos:Vocos", bands=128, width=4, hidden=4, depth=1, n_fft=1920, hop=480),
+    task=dict(frontend=dict(target="jaxtok.signal.mel:MelFrontEnd")),
+)  # fmt: skip
+
+
+def drawn():
+    module = jaxtok.build(CONFIG["model"])
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 4, 128)))["params"]
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32), shapes)
+
+
+def test_float32_comes_back_as_it_was_and_half_of_it_rounded(tmp_path):
+    params = drawn()
+    model_lib.save(tmp_path / "whole", CONFIG, params)
+    model_lib.save(tmp_path / "half", CONFIG, params, half=True)
+    whole, half = (jaxtok.load(tmp_path / name).params for name in ("whole", "half"))
+    jax.tree.map(np.testing.assert_array_equal, whole, params)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(np.float16).astype(np.float32)), half, params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {np.dtype(np.float32)}
+    sizes = [(tmp_path / name / "weights.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_what_float16_does_not_hold_is_refused_before_anything_is_written(tmp_path):
+    params = drawn()
+    params["head"]["bias"][3] = 1e5
+    with pytest.raises(ValueError, match="params: head/bias holds 100000, which float16 does not"):
+        model_lib.save(tmp_path / "half", CONFIG, params, half=True)
+    assert not (tmp_path / "half").exists()
