@@ -15,8 +15,20 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 
 import jax
+import pytest
 
 _CACHE = pathlib.Path(os.environ.get("JAXTOK_TEST_CACHE", pathlib.Path(tempfile.gettempdir()) / "jaxtok-test-cache"))
 jax.config.update("jax_compilation_cache_dir", str(_CACHE / f"{jax.__version__}-{platform.node()}"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+_MOST = 4 << 30  # bytes that a worker may hold before its compiled programs are dropped
+
+
+@pytest.fixture(scope="module", autouse=True)
+def release_memory():
+    """Compiled programs of a whole suite fill a small machine; those that are needed again lie in the cache on disk."""
+    yield
+    statm = pathlib.Path("/proc/self/statm")
+    if statm.exists() and int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > _MOST:
+        jax.clear_caches()

@@ -4,7 +4,7 @@ Pure rendering: what :func:`jaxtok.evaluation.codec.measure` gave in, Markdown o
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _SHOWN = 3  # names of recordings beside a reason
@@ -56,15 +56,18 @@ def _costs(codecs: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each number that some codec has."""
     lines = []
     for title, show in _COSTS.items():
-        cells = []
-        for numbers in codecs:
-            try:
-                cells.append(show(numbers))
-            except KeyError:
-                cells.append("")
-        if any(cells):
-            lines.append(f"| {title} | {' | '.join(cells)} |")
+        cells = [_shown(show, numbers) for numbers in codecs]
+        if any(cell is not None for cell in cells):
+            lines.append(f"| {title} | {' | '.join(cell or '' for cell in cells)} |")
     return lines
+
+
+def _shown(show: Callable[[Mapping[str, Any]], str], numbers: Mapping[str, Any]) -> str | None:
+    """None where the codec does not have the number."""
+    try:
+        return show(numbers)
+    except KeyError:
+        return None
 
 
 def _scores(results: Mapping[str, Any]) -> list[str]:

@@ -174,8 +174,9 @@ def test_devices_change_nothing(ready, both, batch):
     assert len(rows["audio"].sharding.device_set) == 8
     gradient, spread = run(*here, rows)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), (found, after), spread)
-    expected = jax.tree.map(jnp.add, *gradients.values())
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), expected, gradient)
+    for found, expected in zip(*map(jax.tree.leaves, (gradient, jax.tree.map(jnp.add, *gradients.values())))):
+        # Logarithms of faint bands make the small ones of a leaf uncertain by a part of its largest.
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-5 * max(1.0, float(jnp.abs(expected).max())))
 
 
 def test_latents_that_are_drawn_need_no_codes_and_no_one_device(batch):
