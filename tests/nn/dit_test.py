@@ -28,14 +28,22 @@ def zero(params):
 
 
 @pytest.mark.parametrize(("size", "millions"), [("S", 32.865), ("B", 130.316), ("L", 457.841), ("XL", 674.835)])
-def test_published_sizes_of_dit(size, millions, count):
+def test_published_sizes_of_dit_and_sit(size, millions, count):
+    """SiT is DiT's network: it leaves the second half of the outputs unused."""
     found = count(DiT(**SIZES[size], patch=2, out_channels=8, classes=1000), *grid(32, 4))
     assert abs(found / 1e6 - millions) < 6e-4
 
 
-def test_published_size_of_lightningdit(count):
-    module = DiT(**SIZES["XL"], patch=1, classes=1000, rms=True, swiglu=True, rope=True)
-    assert abs(count(module, *grid(16, 32)) / 1e6 - 674.96) < 6e-3
+@pytest.mark.parametrize("size", ["S", "B", "L", "XL"])
+def test_sizes_of_lightningdit(size, count):
+    """Its parts by hand; of XL the published 674.96 M."""
+    module = DiT(**SIZES[size], patch=1, classes=1000, rms=True, swiglu=True, rope=True)
+    width, hidden = module.width, int(2 / 3 * 4 * module.width)
+    block = 4 * width**2 + 4 * width + 3 * width * hidden + 2 * hidden + width + 2 * width + 6 * width**2 + 6 * width
+    ends = 33 * width + (257 + width + 1) * width + 1001 * width + width + 32 * width + 32 + 2 * width**2 + 2 * width
+    found = count(module, *grid(16, 32))
+    assert found == module.depth * block + ends
+    assert size != "XL" or abs(found / 1e6 - 674.96) < 6e-3
 
 
 def test_published_size_of_pixart(count):
