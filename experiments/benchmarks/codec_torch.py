@@ -227,7 +227,7 @@ def report(settings: argparse.Namespace, agreement: float, times: dict, notes: d
             f"| {factors[1]:.4f} | {', '.join(f'{r:.2f}' for r in run['ratios'])} | **{run['median_ratio']:.2f}** |"
         )
     lines += ["", f"EnCodec's frames agree to {agreement:.1e} of their largest value.", "",
-              f"Peak memory in MB: before the first call, then after {', '.join(map(str, settings.seconds))} s.", "",
+              f"Peak memory in MB: before the first call, then after {', '.join(f'{s:g}' for s in settings.seconds)} s.", "",
               "| | PyTorch | jaxtok |", "| --- " * 3 + "|"]  # fmt: skip
     for codec, sides in peaks.items():
         lines.append(f"| {codec} | {', '.join(map(str, sides['torch']))} | {', '.join(map(str, sides['jaxtok']))} |")
