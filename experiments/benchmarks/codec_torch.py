@@ -226,8 +226,9 @@ def report(settings: argparse.Namespace, agreement: float, times: dict, notes: d
             f"| {codec}, {millions[0]:.1f} M | {PEERS[codec]}, {millions[1]:.1f} M | {seconds} | {factors[0]:.4f} "
             f"| {factors[1]:.4f} | {', '.join(f'{r:.2f}' for r in run['ratios'])} | **{run['median_ratio']:.2f}** |"
         )
+    lengths = ", ".join(f"{seconds:g}" for seconds in settings.seconds)
     lines += ["", f"EnCodec's frames agree to {agreement:.1e} of their largest value.", "",
-              f"Peak memory in MB: before the first call, then after {', '.join(f'{s:g}' for s in settings.seconds)} s.", "",
+              f"Peak memory in MB: before the first call, then after {lengths} s.", "",
               "| | PyTorch | jaxtok |", "| --- " * 3 + "|"]  # fmt: skip
     for codec, sides in peaks.items():
         lines.append(f"| {codec} | {', '.join(map(str, sides['torch']))} | {', '.join(map(str, sides['jaxtok']))} |")
