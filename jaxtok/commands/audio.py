@@ -21,8 +21,6 @@ from jaxtok.models.speech import SpeechModel, Tokens
 from jaxtok.models.vocoder import VocoderModel
 from jaxtok.tasks import codec_report, report
 
-_SWAPPED = {"text": "another's text", "tokens": "another's tokens", "both": "both another's"}
-
 
 def reconstruct(
     model: SpeechModel | AudioModel | VocoderModel, paths: Sequence[str], output: epath.Path, options: Options
@@ -68,8 +66,11 @@ def encode(model: SpeechModel | AudioModel, paths: Sequence[str], output: epath.
 def decode(model: SpeechModel | AudioModel, paths: Sequence[str], output: epath.Path, options: Options) -> None:
     """What ``encode`` wrote to NAME.wav."""
     kind = _kind(model)
-    waveforms = isinstance(model, AudioModel)
-    settings = _refuse(options, len(paths)) if waveforms else _settings(options, len(paths), model)
+    if isinstance(model, AudioModel):
+        _refuse(options)
+        settings: list[dict[str, Any]] = [{} for _ in paths]
+    else:
+        settings = _settings(options, len(paths), model)
     for path, more in zip(paths, settings):
         arrays = token_file.read(path, (kind, "samples"))
         take = model.latents if isinstance(model, AudioModel) and kind == "latents" else model.tokens
@@ -109,7 +110,8 @@ def evaluate(names: Sequence[str], inputs: Sequence[str], options: Options) -> s
             raise ValueError(f"model {name!r}: is a {kind}, expected a tokenizer of sound or a vocoder with --input")
     speech = {name: model for name, model in models.items() if isinstance(model, SpeechModel)}
     for what in (word for word in options["swap"].split(",") if word):
-        models |= {f"{name}, {_SWAPPED.get(what)}": codec_runs.Swapped(model, what) for name, model in speech.items()}
+        arms = {name: codec_runs.Swapped(model, what) for name, model in speech.items()}
+        models |= {f"{name}, {arm.title}": arm for name, arm in arms.items()}
     settings = {name: options[name] for name in ("steps", "guidance")}
     seed = options["seed"]
     results = audio_evaluation.measure(models, found, judges, absent=absent, settings=settings, seed=seed)
@@ -144,11 +146,10 @@ def _sampled(model: SpeechModel, waves: list[Any], options: Options) -> tuple[To
     ]  # fmt: skip
 
 
-def _refuse(options: Options, count: int = 0) -> list[dict[str, Any]]:
-    """No settings, for each file: a model that does not sample takes none."""
+def _refuse(options: Options) -> None:
+    """ValueError for what only a model that samples takes."""
     if options["prompt"] or options["prompt_text"]:
         raise ValueError("--prompt: given for a model of waveforms, which takes none")
-    return [{} for _ in range(count)]
 
 
 def _waves(model: SpeechModel | AudioModel | VocoderModel, paths: Sequence[str]) -> list[Any]:

@@ -20,7 +20,7 @@ from jaxtok.quantizers import usage
 from jaxtok.tokenizers.waveform import latent_width
 
 _TIMINGS = 3
-SWAPS = ("text", "tokens", "both")
+SWAPS = {"text": "another's text", "tokens": "another's tokens", "both": "both another's"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Swapped:
     def rate(self) -> int:
         """Samples per second of the audio that comes out."""
         return self.model.rate
+
+    @property
+    def title(self) -> str:
+        """What is swapped, in words."""
+        return SWAPS[self.what]
 
     def tokens(self, tokens: Tokens) -> Tokens:
         """The tokens that are decoded in the place of these."""
