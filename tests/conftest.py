@@ -11,6 +11,7 @@ os.environ["XLA_FLAGS"] = " ".join(
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",  # tests only: halves the time to compile
+        "--xla_cpu_collective_call_terminate_timeout_seconds=600",  # 8 devices wait for few and busy cores
     ]
 )
 

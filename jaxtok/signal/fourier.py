@@ -1,7 +1,8 @@
 """Real Fourier transforms of frames, by whichever way the machine is good at.
 
-Accelerators are fast at matrix products, and the compiler divides the rows of a product over devices, while it gathers
-the whole batch on each device for a Fourier transform. A single CPU is faster with the transform.
+Accelerators are fast at matrix products, and every compiler divides the rows of a product over devices, while that of
+jaxlib 0.10 gathers the whole batch on each device for a Fourier transform (0.12 does not). A single CPU is faster with
+the transform.
 """
 
 from typing import Any
