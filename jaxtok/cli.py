@@ -108,6 +108,8 @@ def evaluate(argv: list[str]) -> int:
     options.strings("text", "input: the transcript; once per recording, in order")
     options.string("metrics", "", "input: such as pesq,stoi; empty for all whose packages are installed")
     options.string("swap", "", "input: text,tokens,both: a model of speech also by another recording's")
+    options.string("prompt", "", "input: an audio file whose voice models of speech follow")
+    options.string("prompt_text", "", "input: its transcript")
     options.string("output", "", "input: the folder to write to")
     options.integer("steps", 32, "input: sampling steps")
     options.number("guidance", 2.0, "input: guidance scale; 1 for none")
@@ -121,7 +123,7 @@ def evaluate(argv: list[str]) -> int:
 
         print(audio_commands.evaluate(names, [*options["input"], *files], options), end="")
         return 0
-    for name in ("output", "metrics", "swap", "text"):
+    for name in ("output", "metrics", "swap", "text", "prompt", "prompt_text"):
         if options[name]:
             raise ValueError(f"--{name}: given without --input, expected recordings to measure")
     if len(names) > 1:

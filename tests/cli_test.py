@@ -39,6 +39,7 @@ def place(tmp_path_factory):
 
 
 CODEC = "reconstruct --model {}/model --output {}/out "
+MEASURE = "evaluate --output {}/out --input {}/tone.wav --metrics stft_distance "
 TRAIN = "train --workdir {}/run --config "
 BAD = {
     "unknown command": ("trian", "no command named 'trian'"),
@@ -74,6 +75,19 @@ BAD = {
     "more texts than files": (CODEC + "--input {}/tone.wav --text a --text b", "expected 1 transcripts"),
     "prompt text without prompt": (CODEC + "--input {}/tone.wav --prompt_text a", "without --prompt"),
     "prompt of no length": (CODEC + "--input {}/tone.wav --prompt self:x", "expected self:SECONDS"),
+    "prompt text of an own beginning": (
+        CODEC + "--input {}/tone.wav --prompt self:1 --prompt_text a",
+        "utterance's own",
+    ),
+    "own beginning of tokens": (
+        "decode --model {}/model --output {}/out --input {}/other.safetensors --prompt self:1",
+        "for `jaxtok reconstruct` alone",
+    ),
+    "swapped text without a reader": (
+        MEASURE + "--model griffin-lim --swap text",
+        "--swap: given without a model of speech",
+    ),
+    "a voice without a speaker": (MEASURE + "--model griffin-lim --prompt a.wav", "--prompt: given without a model of"),
     "no output": ("encode --model {}/model --input {}/tone.wav", "--output is missing"),
     "missing tokens": ("decode --model {}/model --output {}/out --input {}/absent.st", "no such file"),
     "tokens that are none": (
@@ -122,6 +136,17 @@ def test_bad_input_gives_one_sentence(command, sentence, place, capsys):
 def run(capsys, command, place):
     assert cli.main([word.replace("{}", str(place)) for word in command.split()]) == 0, capsys.readouterr().err
     return capsys.readouterr().out
+
+
+def test_evaluate_follows_the_voice_of_a_prompt(place, capsys):
+    """Other numbers than without it, and the table says whose voice it is."""
+    command = MEASURE.replace("tone.wav", "stereo.wav") + "--model {}/model --steps 1"
+    alone = run(capsys, command, place)
+    led = run(capsys, command + " --prompt {}/tone.wav --prompt-text hm", place)
+    assert "the voice of tone.wav" in led and "voice" not in alone
+    results = json.loads((place / "out/metrics.json").read_text())
+    (scores,) = (model["scores"]["stft_distance"] for model in results["models"].values())
+    assert f"{scores['mean']:.3g}" in led and f"{scores['mean']:.3g}" not in alone
 
 
 def test_reconstruct_keeps_the_length_and_mixes_stereo(place, capsys):

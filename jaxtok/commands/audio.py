@@ -70,7 +70,7 @@ def decode(model: SpeechModel | AudioModel, paths: Sequence[str], output: epath.
         _refuse(options)
         settings: list[dict[str, Any]] = [{} for _ in paths]
     else:
-        settings = _settings(options, len(paths), model)
+        settings = _settings(options, len(paths))
     for path, more in zip(paths, settings):
         arrays = token_file.read(path, (kind, "samples"))
         take = model.latents if isinstance(model, AudioModel) and kind == "latents" else model.tokens
@@ -109,17 +109,21 @@ def evaluate(names: Sequence[str], inputs: Sequence[str], options: Options) -> s
             kind = type(models[name]).__name__
             raise ValueError(f"model {name!r}: is a {kind}, expected a tokenizer of sound or a vocoder with --input")
     speech = {name: model for name, model in models.items() if isinstance(model, SpeechModel)}
+    for option in ("swap", "prompt", "prompt_text"):
+        if options[option] and not speech:
+            raise ValueError(f"--{option}: given without a model of speech, expected one among {', '.join(models)}")
     for what in (word for word in options["swap"].split(",") if word):
         arms = {name: codec_runs.Swapped(model, what) for name, model in speech.items()}
         models |= {f"{name}, {arm.title}": arm for name, arm in arms.items()}
-    settings = {name: options[name] for name in ("steps", "guidance")}
-    seed = options["seed"]
+    numbers, seed = {name: options[name] for name in ("steps", "guidance")}, options["seed"]
+    settings = numbers | _prompt(options)
     results = audio_evaluation.measure(models, found, judges, absent=absent, settings=settings, seed=seed)
+    voice = [f"the voice of {epath.Path(options['prompt']).name}"] if options["prompt"] else []
     split = "" if ":" not in inputs[0] else f", {options['split']} split"
     results |= {
         "input": (inputs[0] if len(inputs) == 1 else f"{len(inputs)} files") + split,
         "text": origin if speech or any(recording.text for recording in found) else "none",
-        "decoding": ", ".join(f"{k} {v:g}" for k, v in {**settings, "seed": seed}.items()) if speech else "",
+        "decoding": ", ".join([f"{k} {v:g}" for k, v in {**numbers, "seed": seed}.items()] + voice) if speech else "",
     }
     text = codec_report.markdown(results)
     write_whole(output / "metrics.json", report.to_json(results))
@@ -127,9 +131,9 @@ def evaluate(names: Sequence[str], inputs: Sequence[str], options: Options) -> s
     return text
 
 
-def _settings(options: Options, count: int, model: SpeechModel) -> list[dict[str, Any]]:
+def _settings(options: Options, count: int) -> list[dict[str, Any]]:
     """Of the sampler, for each file with its key and text."""
-    shared = _sampling(options, count, model)
+    shared = _sampling(options, count) | _prompt(options)
     keys, texts = shared.pop("rng"), options["text"] or [None] * count
     return [{**shared, "text": text, "rng": keys[i : i + 1]} for i, text in enumerate(texts)]
 
@@ -137,9 +141,9 @@ def _settings(options: Options, count: int, model: SpeechModel) -> list[dict[str
 def _sampled(model: SpeechModel, waves: list[Any], options: Options) -> tuple[Tokens, list[Any]]:
     """Tokens of recordings, and audio of them by a decoder that samples."""
     tokens = model.encode(waves, text=options["text"] or None)
-    settings = _sampling(options, len(waves), model)
-    if not (lead := _lead(options["prompt"])):
-        return tokens, model.decode(tokens, **settings)
+    settings = _sampling(options, len(waves))
+    if not (lead := _lead(options)):
+        return tokens, model.decode(tokens, **settings, **_prompt(options))
     keys = settings.pop("rng")
     return tokens, [
         _continue(model, tokens, i, wave, lead, rng=keys[i], **settings) for i, wave in enumerate(waves)
@@ -157,21 +161,30 @@ def _waves(model: SpeechModel | AudioModel | VocoderModel, paths: Sequence[str])
     return [audio.resample(*audio.read(path), model.rate) for path in paths]
 
 
-def _sampling(options: Options, count: int, model: SpeechModel) -> dict[str, Any]:
+def _sampling(options: Options, count: int) -> dict[str, Any]:
+    keys = jax.random.split(jax.random.key(options["seed"]), count)
+    return {"rng": keys, "steps": options["steps"], "guidance": options["guidance"]}
+
+
+def _prompt(options: Options) -> dict[str, Any]:
+    """The recording whose voice is followed, as ``SpeechModel.decode`` takes it; nothing where there is none."""
     if options["prompt_text"] and not options["prompt"]:
         raise ValueError("--prompt_text: given without --prompt")
-    keys = jax.random.split(jax.random.key(options["seed"]), count)
-    settings: dict[str, Any] = {"rng": keys, "steps": options["steps"], "guidance": options["guidance"]}
-    if options["prompt"] and not options["prompt"].startswith("self:"):
-        prompt, rate = audio.read(options["prompt"])
-        settings |= {"prompt": audio.resample(prompt, rate, model.rate), "prompt_text": options["prompt_text"]}
-    return settings
+    if options["prompt"].startswith("self:"):
+        raise ValueError("--prompt: self:SECONDS is for `jaxtok reconstruct` alone, expected an audio file")
+    if not options["prompt"]:
+        return {}
+    prompt, rate = audio.read(options["prompt"])
+    return {"prompt": prompt, "rate": rate, "prompt_text": options["prompt_text"]}
 
 
-def _lead(prompt: str) -> float:
-    """The seconds of ``self:SECONDS``; 0 for any other prompt."""
+def _lead(options: Options) -> float:
+    """The seconds of a prompt ``self:SECONDS``; 0 for any other prompt."""
+    prompt = options["prompt"]
     if not prompt.startswith("self:"):
         return 0.0
+    if options["prompt_text"]:
+        raise ValueError("--prompt_text: given with --prompt self:SECONDS, whose words are the utterance's own")
     try:
         seconds = float(prompt.removeprefix("self:"))
     except ValueError:
