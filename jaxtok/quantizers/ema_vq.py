@@ -89,7 +89,7 @@ class EMAVQ(nn.Module):
 
     def codebook(self) -> jax.Array:
         """The code vectors [K, D]."""
-        return self.embedding.value
+        return jnp.asarray(self.embedding.value)  # NumPy's, as weights are loaded, cannot be indexed by what is traced
 
     def __call__(
         self, z: jax.Array, *, mask: jax.Array | None = None, rng: jax.Array | None = None, train: bool = False
@@ -109,8 +109,9 @@ class EMAVQ(nn.Module):
             noise, begin, replace = jax.random.split(rng, 3)
             if moving and self.kmeans:
                 self._begin(flat, weight, begin)
-        index = self.search(z, self.embedding.value)
-        q = self.embedding.value[index]
+        book = self.codebook()
+        index = self.search(z, book)
+        q = book[index]
         if moving:
             self._move(flat, weight, index.reshape(-1), replace)
         error = masked_mean(jnp.square(z - jax.lax.stop_gradient(q)), mask)
@@ -122,12 +123,12 @@ class EMAVQ(nn.Module):
     def encode(self, z: jax.Array) -> jax.Array:
         """Codes int32 [..., 1] of z [..., D]."""
         z = vectors(z, self.width, "EMAVQ")
-        return self.search(unit(z) if self.cosine else z, self.embedding.value)[..., None]
+        return self.search(unit(z) if self.cosine else z, self.codebook())[..., None]
 
     def decode(self, codes: jax.Array) -> jax.Array:
         """Code vectors float32 [..., D] of codes int32 [..., 1]."""
         codes_lib.check(codes, self.size, 1, "EMAVQ")
-        return self.embedding.value[codes[..., 0]]
+        return self.codebook()[codes[..., 0]]
 
     def _flat(self, z: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Vectors [N, D] without gradient, and 1 or 0 for each."""

@@ -92,7 +92,7 @@ class VQ(nn.Module):
 
     def table(self) -> jax.Array:
         """[K, D], before any normalization; what a subclass with another parametrization replaces."""
-        return self.embedding
+        return jnp.asarray(self.embedding)  # NumPy's, as weights are loaded, cannot be indexed by what is traced
 
     def codebook(self) -> jax.Array:
         """The code vectors [K, D] that ``decode`` gives."""

@@ -104,6 +104,18 @@ def test_decode_of_encode_is_the_forward_value_and_codes_are_in_range(name, seed
     assert y.latents.dtype == jnp.float32
 
 
+@coded
+def test_variables_of_numpy_will_do_inside_a_compiled_function(name):
+    """Weights as they are loaded, closed over rather than given."""
+    q, variables, z = QUANTIZERS[name], variables_of(name), _vectors(11)
+    loaded = jax.tree.map(np.asarray, variables)
+    there_and_back = jax.jit(lambda z: (q.apply(loaded, z).latents, q.apply(loaded, z, method="encode")))
+    latents, codes = there_and_back(z)
+    np.testing.assert_array_equal(codes, _encode(name)(variables, z))
+    decode = jax.jit(lambda codes: q.apply(loaded, codes, method="decode"))
+    np.testing.assert_allclose(decode(codes), latents, atol=1e-6, rtol=1e-6)
+
+
 @functools.cache
 def _encode(name):
     return jax.jit(lambda variables, z: QUANTIZERS[name].apply(variables, z, method="encode"))
