@@ -14,9 +14,9 @@ from optax.contrib import muon as optax_muon
 from jaxtok.train.schedules import Schedule
 from jaxtok.train.state import path_name
 
-# Kernels that are no plain (inputs..., outputs) matrices: how many axes, after the layer axis, are inputs.
-# Attention projects one width to (heads, head width), and (heads, head width) back to one.
-ATTENTION_INPUTS = ((r"(.*/)?(query|key|value|q|k|v)/kernel", 1),)
+# Kernels with several output axes: how many axes, after the layer axis, are inputs. Attention projects one width to
+# (heads, head width), fused projections to several of them; the way back has the last axis alone, as most kernels do.
+INPUTS = ((r"(.*/)?(query|key|value|q|k|v|qkv|key_value|gate_up|norm_scales|(.*_)?modulation)/kernel", 1),)
 
 
 def adamw(
@@ -50,7 +50,7 @@ def muon(
     weight_decay: float = 0.0,
     decay: str = r"(.*/)?kernel",
     stacked: str = r"(.*/)?(blocks|layers)/.*",
-    inputs: tuple[tuple[str, int], ...] = ATTENTION_INPUTS,
+    inputs: tuple[tuple[str, int], ...] = INPUTS,
     adam_b1: float = 0.9,
     adam_b2: float = 0.999,
     rms: float = 0.2,
@@ -64,7 +64,7 @@ def muon(
       decay: see ``weight_decay``.
       stacked: paths whose first axis counts layers (``nn.scan``); each layer is orthogonalised by itself.
       inputs: ``(pattern, n)``: kernels whose first n axes (after the layer axis) are inputs and whose others are
-        outputs; kernels that match none have one output axis, the last.
+        outputs, orthogonalised as one matrix; kernels that match none have one output axis, the last.
       adam_b1: decay of Adam's first moment.
       adam_b2: decay of Adam's second moment.
       rms: scale to Adam's update size, so that one learning rate serves both; 0 keeps Muon's own width scaling.
@@ -89,12 +89,13 @@ def muon(
 
 
 def muon_dimensions(
-    path: str, ndim: int, *, stacked: str = r"(.*/)?(blocks|layers)/.*", inputs: tuple = ATTENTION_INPUTS
+    path: str, ndim: int, *, stacked: str = r"(.*/)?(blocks|layers)/.*", inputs: tuple = INPUTS
 ) -> MuonDimensionNumbers | None:
     """Which axes of a kernel are inputs and outputs; ``None`` for a parameter that is no matrix (Adam takes it).
 
-    Examples: ``blocks/mlp/up/kernel`` (L, in, out) -> 1 | 2; ``query/kernel`` (d, heads, width) -> 0 | 1, 2;
-    ``out/kernel`` (heads, width, d) -> 0, 1 | 2; a convolution (k, k, in, out) -> 0, 1, 2 | 3.
+    Examples: ``blocks/mlp/up/kernel`` (L, in, out) -> 1 | 2; ``query/kernel`` (d, heads, width) -> 0 | 1, 2; ``qkv``
+    (d, 3, heads, width) -> 0 | 1, 2, 3; ``out/kernel`` (heads, width, d) -> 0, 1 | 2; a convolution (k, k, in, out) ->
+    0, 1, 2 | 3.
     """
     if path.rpartition("/")[2] != "kernel":
         return None
