@@ -98,7 +98,7 @@ def config(
                 ),
             ),
         ),
-        interface=dict(ref="jaxtok.models.audio:assemble"),
+        interface=dict(ref="jaxtok.models.audio:assemble"), window=dict(seconds=60.0, context=5.0),
         data=dict(
             source=source, languages=(), evaluation=dict(languages=(), words=1, seconds=0.0),
             examples=dict(  # recordings one by one, of which crops are drawn; transcripts are not read

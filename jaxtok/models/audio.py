@@ -35,11 +35,15 @@ class AudioModel:
       variables: what ``module.apply`` takes: ``params``, and ``codebook`` where the quantizer has one that moves.
       module: a :class:`jaxtok.tokenizers.waveform.WaveformTokenizer`.
       rate: samples per second of the audio that goes in and comes out.
+      window: of a model that is not causal, the longest stretch in tokens that is coded in one piece; 0 for no limit.
+      context: tokens that a window of a longer recording sees on each side beyond those it is asked for.
     """
 
     variables: Any
     module: nn.Module = flax.struct.field(pytree_node=False)
     rate: int = flax.struct.field(pytree_node=False)
+    window: int = flax.struct.field(pytree_node=False, default=0)
+    context: int = flax.struct.field(pytree_node=False, default=0)
 
     @property
     def hop(self) -> int:
@@ -74,8 +78,9 @@ class AudioModel:
     def encode(self, audio: Audio | Sequence[Audio], *, rate: int = 0) -> Tokens:
         """Tokens of one recording [L] or of a list of them; they do not depend on what else is in the list.
 
-        There are ceil(L / hop) of them. A causal model takes recordings of any length in bounded memory; another
-        encodes each in one piece, and memory grows with its length.
+        There are ceil(L / hop) of them. Memory is bounded: a causal model takes a long recording part by part, which
+        changes nothing; another takes what is longer than ``window`` in windows that overlap by twice ``context``, and
+        each token is that of the one window that has it outside its context, as in decoding each sample.
 
         Args:
           audio: float in [-1, 1] (or integers of any width), mono; scaled down where its peak exceeds 1.
@@ -94,7 +99,7 @@ class AudioModel:
             raise ValueError("audio: expected at least one recording, found an empty list")
         waves = [sound.scale(sound.resample(wave, rate or self.rate, self.rate)) for wave in given]
 
-        codes, latents = zip(*audio_rows.encode(self.module, self.variables, waves))
+        codes, latents = zip(*audio_rows.encode(self.module, self.variables, waves, **self._windows))
         return _tokens(codes, latents, [len(wave) for wave in waves], single)
 
     def tokens(self, codes: np.ndarray, *, samples: int = 0) -> Tokens:
@@ -132,7 +137,7 @@ class AudioModel:
     def decode(self, tokens: Tokens) -> Any:
         """Audio of tokens: float32 [L] for a single recording, else a list of them; about [-1, 1]."""
         rows = [row[mask] for row, mask in zip(np.asarray(tokens.latents), np.asarray(tokens.mask))]
-        found = audio_rows.decode(self.module, self.variables, rows)
+        found = audio_rows.decode(self.module, self.variables, rows, **self._windows)
         waves = [wave[:samples] for wave, samples in zip(found, np.asarray(tokens.samples))]
         return waves[0] if tokens.single else waves
 
@@ -179,6 +184,10 @@ class AudioModel:
         latents = np.asarray(tokens.latents[0])[np.asarray(tokens.mask[0])]
         return audio_stream.decode_part(self.module, self.variables, latents, state, last)
 
+    @property
+    def _windows(self) -> dict[str, int]:
+        return {"window": self.window, "context": self.context}
+
     def _lasting(self, count: int, samples: int) -> int:
         whole = count * self.hop
         if not 0 <= samples <= whole:
@@ -199,7 +208,7 @@ def assemble(config: Any, params: Any, state: Any = None) -> AudioModel:
     """The model of a config around given parameters (trained, converted, or random).
 
     Args:
-      config: with ``model`` and ``rate``.
+      config: with ``model`` and ``rate``, and perhaps ``window``, whose ``seconds`` and ``context`` are in seconds.
       params: of the model, or those of both players of its training, of which the generator's are taken.
       state: of the task, where the quantizer's codebook moves; else ``{}`` will do.
 
@@ -212,7 +221,10 @@ def assemble(config: Any, params: Any, state: Any = None) -> AudioModel:
     if "codebook" in kept and "codebook" not in state:
         raise ValueError(f"state: the model keeps a codebook in the run's state, found {', '.join(state) or 'none'}")
     variables = {"params": params.get("generator", params)}
-    return AudioModel(variables | {name: state[name] for name in kept if name == "codebook"}, module, config["rate"])
+    variables |= {name: state[name] for name in kept if name == "codebook"}
+    window = config.get("window", {"seconds": 0, "context": 0})
+    tokens = {name: round(seconds * config["rate"] / module.hop) for name, seconds in window.items()}
+    return AudioModel(variables, module, config["rate"], window=tokens["seconds"], context=tokens["context"])
 
 
 def _tokens(codes: Sequence[Any], latents: Sequence[np.ndarray], samples: Sequence[int], single: bool) -> Tokens:

@@ -1,5 +1,7 @@
 """The user's face of a waveform tokenizer: audio in, tokens out, audio back, from Python and from the command line."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,6 +133,40 @@ def test_a_continuous_model_has_latents_and_no_bits(vae):
     ):
         with pytest.raises(ValueError, match=said):
             run()
+
+
+def test_windows_of_a_long_recording_change_nothing_that_their_context_holds(vae):
+    """Convolutions see 3 tokens on each side; a window that shows them gives what the whole gives."""
+    wave, whole = noise(480 * 70 - 100), dataclasses.replace(vae, window=0)
+    tokens = whole.encode([wave, wave[:1000]])
+    sound = whole.decode(tokens)
+    cut = dataclasses.replace(vae, window=20, context=4)
+    windowed = cut.encode([wave, wave[:1000]])
+    np.testing.assert_allclose(windowed.latents, tokens.latents, atol=1e-5)
+    np.testing.assert_array_equal(windowed.samples, tokens.samples)
+    for found, expected in zip(cut.decode(tokens), sound):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    blind = dataclasses.replace(vae, window=20, context=0)
+    assert np.abs(blind.encode(wave).latents[0, :70] - tokens.latents[0, :70]).max() > 1e-3
+    assert np.abs(blind.decode(tokens)[0] - sound[0]).max() > 1e-3
+
+
+def test_a_recording_that_fits_its_window_is_coded_whole(model):
+    """Attention and the recurrent layers see all of it; the lengths of a longer one are kept, its beginning nearly."""
+    assert (model.window, model.context) == (2400, 200)  # a minute, and 5 s
+    wave, cut = noise(HOP * 40 - 7), dataclasses.replace(model, window=16, context=4)
+    tokens = model.encode(wave)
+    np.testing.assert_array_equal(dataclasses.replace(model, window=40, context=4).encode(wave).codes, tokens.codes)
+    found = cut.encode(wave)
+    assert found.codes.shape == tokens.codes.shape and cut.decode(tokens).shape == wave.shape
+    assert (found.codes != tokens.codes).mean() < 0.5 and (cut.decode(tokens) != model.decode(tokens)).any()
+
+
+def test_few_rows_go_together_where_they_are_long(monkeypatch):
+    monkeypatch.setattr(audio_rows, "SAMPLES", 100)
+    counts = {0: 3, 1: 60, 2: 20, 3: 4, 4: 5}
+    groups = audio_rows._groups(counts, lambda count: count)
+    assert groups == [[0, 3, 4, 2], [1]]
 
 
 def test_latents_of_a_scalar_codec_are_rounded_where_they_are_decoded(causal):
