@@ -1,0 +1,93 @@
+"""Memory of waveform codecs on long recordings: does it stop growing?
+
+    JAX_PLATFORMS=cpu python experiments/benchmarks/long_audio.py [--minutes=1,4,10] [--codecs=sq_codec:mini,...]
+
+Noise of so many minutes to tokens and back with drawn weights, as ``jaxtok reconstruct`` does it: causal codecs part
+by part, the others in windows of a minute. Each length has a process of its own; peak memory is the most that it ever
+held, and the size of the recording stands beside it.
+
+Writes long_audio.json and long_audio.md beside this file (``--out`` for another place).
+"""
+
+import argparse
+import json
+import pathlib
+import platform
+import resource
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+CODECS = "sq_codec:mini,wavtokenizer:mini,ezaudio:mini"
+
+
+def measure(name: str, minutes: float) -> dict[str, float]:
+    """Megabytes at the most: before the first call, after encoding, and after decoding as well."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    import jaxtok
+    from jaxtok.models import audio
+
+    config = jaxtok.get_config(name).copy_and_resolve_references().to_dict()
+    module, rng = jaxtok.build(config["model"]), np.random.default_rng(0)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, module.hop)))
+    drawn = jax.tree.map(lambda s: (0.1 * rng.standard_normal(s.shape)).astype(s.dtype), shapes)
+    model = audio.assemble(config, drawn["params"], drawn)
+    wave = rng.uniform(-0.5, 0.5, round(60 * minutes * model.rate)).astype(np.float32)
+    peaks = [_peak()]
+    tokens = model.encode(wave)
+    peaks.append(_peak())
+    assert np.isfinite(model.decode(tokens)).all()
+    names = ("before", "encoded", "decoded")
+    return dict(zip(names, (*peaks, _peak()))) | {"recording": wave.nbytes / 2**20, "tokens": tokens.latents.shape[1]}
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def table(results: dict) -> str:
+    """The results as Markdown."""
+    lines = [
+        "# Memory of waveform codecs on long recordings", "",
+        f"Made by `{results['command']}`: {results['machine']}. Peak memory in MB of a process of its own.", "",
+        "| codec | minutes | tokens | recording | before | after encoding | after decoding |",
+        "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in results["rows"]:
+        numbers = [f"{row[name]:,.0f}" for name in ("tokens", "recording", "before", "encoded", "decoded")]
+        lines.append(f"| {row['codec']} | {row['minutes']:g} | {' | '.join(numbers)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", default="1,4,10")
+    parser.add_argument("--codecs", default=CODECS)
+    parser.add_argument("--out", type=pathlib.Path, default=HERE)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    settings = parser.parse_args()
+    if settings.one:
+        print(json.dumps(measure(settings.one[0], float(settings.one[1]))))
+        return
+    rows = []
+    for codec in settings.codecs.split(","):
+        for minutes in settings.minutes.split(","):
+            command = [sys.executable, __file__, "--one", codec, minutes]
+            found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            rows.append({"codec": codec, "minutes": float(minutes)} | json.loads(found.splitlines()[-1]))
+            print(rows[-1], flush=True)
+    results = {
+        "command": "python experiments/benchmarks/" + " ".join([pathlib.Path(__file__).name, *sys.argv[1:]]),
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "rows": rows,
+    }
+    (settings.out / "long_audio.json").write_text(json.dumps(results, indent=1) + "\n")
+    (settings.out / "long_audio.md").write_text(table(results))
+
+
+if __name__ == "__main__":
+    main()
