@@ -17,7 +17,8 @@ from jaxtok.files import write_whole
 from jaxtok.metrics import codec
 from jaxtok.model import load
 from jaxtok.models.audio import AudioModel
-from jaxtok.models.speech import SpeechModel, Tokens
+from jaxtok.models.speech import SpeechModel
+from jaxtok.models.tokens import Tokens
 from jaxtok.models.vocoder import VocoderModel
 from jaxtok.tasks import codec_report, report
 

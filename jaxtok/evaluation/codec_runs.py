@@ -14,7 +14,8 @@ from jaxtok.data import audio as sound
 from jaxtok.data.recordings import Recording
 from jaxtok.metrics.judge import Unjudged
 from jaxtok.models.audio import AudioModel
-from jaxtok.models.speech import SpeechModel, Tokens
+from jaxtok.models.speech import SpeechModel
+from jaxtok.models.tokens import Tokens
 from jaxtok.models.vocoder import VocoderModel
 from jaxtok.quantizers import usage
 from jaxtok.tokenizers.waveform import latent_width

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtok.build import build
 from jaxtok.models import audio_rows, audio_stream
 from jaxtok.models.audio_stream import EncodeState
-from jaxtok.models.speech import Audio, Tokens
+from jaxtok.models.tokens import Audio, Tokens
 from jaxtok.tokenizers.waveform import latent_width
 
 

@@ -11,35 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtok.build import build
+from jaxtok.models.tokens import Audio, Tokens
 from jaxtok.signal import windows
 from jaxtok.signal.griffin_lim import GriffinLim
 from jaxtok.signal.mel import MelFrontEnd
 from jaxtok.tokenizers.diffusion import FlowSampler
 
-Audio = Any  # a numpy or jax array [L], or a list of them
-
 _WINDOWS = 8  # windows encoded at once: bounds the memory of long recordings
-
-
-@flax.struct.dataclass
-class Tokens:
-    """What ``encode`` gives: one row per utterance, padded to the longest.
-
-    Attributes:
-      codes: int32 [B, N, Q], or None for continuous tokens.
-      latents: float32 [B, N, D], what is decoded: the codes' vectors, or what stood before they were rounded.
-      mask: bool [B, N], True on tokens that exist.
-      samples: int32 [B], the utterances' lengths at the model's rate; ``decode`` cuts its audio to them.
-      text: the transcripts given to ``encode``, or None.
-      single: True when one array was encoded rather than a list.
-    """
-
-    codes: Any
-    latents: jax.Array
-    mask: jax.Array
-    samples: jax.Array
-    text: tuple[str, ...] | None = flax.struct.field(pytree_node=False, default=None)
-    single: bool = flax.struct.field(pytree_node=False, default=False)
 
 
 @flax.struct.dataclass

@@ -17,7 +17,8 @@ from jaxtok import fingerprint
 from jaxtok.build import build
 from jaxtok.data import tokens
 from jaxtok.model import load
-from jaxtok.models.speech import Audio, SpeechModel
+from jaxtok.models.speech import SpeechModel
+from jaxtok.models.tokens import Audio
 from jaxtok.tasks.on_the_fly import OnTheFly
 from jaxtok.tokenizers.diffusion import FlowSampler
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtok.build import build
-from jaxtok.models.speech import Audio
+from jaxtok.models.tokens import Audio
 from jaxtok.signal import windows
 
 _WINDOW = 1024  # frames that are vocoded at once: bounds the memory

@@ -10,7 +10,7 @@ from jaxtok.data.recordings import Recording
 from jaxtok.evaluation import codec_runs
 from jaxtok.metrics.judge import Unjudged
 from jaxtok.models.audio import AudioModel
-from jaxtok.models.speech import Tokens
+from jaxtok.models.tokens import Tokens
 from jaxtok.tasks import codec_report
 
 RATE = 16000

@@ -18,7 +18,7 @@ from jaxtok.evaluation import codec as audio_evaluation
 from jaxtok.evaluation import codec_runs
 from jaxtok.metrics import codec
 from jaxtok.metrics.judge import Unjudged
-from jaxtok.models.speech import Tokens
+from jaxtok.models.tokens import Tokens
 from jaxtok.tasks import codec_report
 
 RATE = 16000
