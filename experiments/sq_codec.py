@@ -4,7 +4,7 @@
 
 Synthetic harmonic tones at 8 kHz (32 classes of pitch and timbre, 16 frames of 10 ms) are coded by SQ-Codec's networks
 with one of two bottlenecks: the scalar grid of 19 levels in d dimensions, or a Gaussian with a small KL. Then the same
-small transformer learns the flow of each codec's latents given the class, 2000 steps; its samples are decoded (the
+small transformer learns the flow of each codec's latents given the class; its samples are decoded (the
 grid's are rounded first, as the codec does) and compared with the mean log-mel of their class. Arms share data, steps,
 seeds and networks but for the number of latent channels. One more arm learns the noise of DDPM's table instead.
 
@@ -44,8 +44,9 @@ ARMS = {
     "grid, d = 8, DDPM": dict(width=8, flow=False),
 }
 NUMBERS = ("reconstruction", "generation, 10 steps", "generation, 25 steps")
-SCALES = tuple(
-    LogMel(toy_sound.RATE, n_fft, n_fft // 4, bands, 1e-3, "slaney", "center") for n_fft, bands in ((64, 8), (512, 64))
+SCALES = tuple(  # floors above the noise
+    LogMel(toy_sound.RATE, n_fft, n_fft // 4, bands, floor, padding="center")
+    for n_fft, bands, floor in ((64, 8, 0.1), (512, 64, 0.4))
 )
 
 
@@ -72,10 +73,10 @@ def train_codec(module, *, steps, seed):
         x = batch["audio"]
         tokens = module.apply({"params": params}, x, rng=key, train=True, method="encode")
         y = module.apply({"params": params}, tokens.latents, method="decode")
-        return spectral.mel(x, y, scales=SCALES).mean() + 5 * jnp.abs(x - y).mean() + tokens.loss
+        return spectral.mel(x, y, scales=SCALES).mean() + 50 * jnp.abs(x - y).mean() + tokens.loss
 
     params = jax.jit(module.init)(jax.random.key(seed), jnp.zeros((1, toy_sound.LENGTH)))["params"]
-    return fit(loss, params, lambda key: toy_sound.classes(key, 16), steps=steps, rate=3e-3, seed=seed)
+    return fit(loss, params, lambda key: toy_sound.classes(key, 16), steps=steps, rate=5e-3, seed=seed)
 
 
 def train_generator(task, encode, scale, *, steps, seed):
@@ -146,8 +147,8 @@ def claims(rows):
 
 
 def main(argv=None):
-    parser = arms.parser(__doc__, steps=400)
-    parser.add_argument("--flow-steps", type=int, default=2000, help="training steps of each generator")
+    parser = arms.parser(__doc__, steps=1000)
+    parser.add_argument("--flow-steps", type=int, default=1500, help="training steps of each generator")
     parser.add_argument("--samples", type=int, default=128, help="tones that are generated and judged")
     options = parser.parse_args(argv)
     started, plan = time.time(), dict(vars(options))

@@ -1,8 +1,8 @@
 """Synthetic tones whose truth is known, for the experiments of waveform codecs: harmonics and noise at 8 kHz.
 
-A tone has 8 harmonics of its pitch with the amplitudes of its timbre and random phases, an attack, a decay, a vibrato,
-and white noise 40 dB below. Classes are 8 pitches from 150 to 275 Hz times 4 timbres; what else varies within a class
-(phases, noise, level) leaves its log-mel alone but for the level.
+A tone has 8 harmonics of its pitch with the amplitudes of its timbre, an attack, a decay, a vibrato, and white noise 40
+dB below. Classes are 8 pitches from 150 to 275 Hz times 4 timbres. What varies within a class leaves its log-mel, whose
+floor lies above the noise, alone: the noise, and the moment at which the harmonics are in phase.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ PITCHES, HARMONICS = 8, 8
 _ORDER = np.arange(1, HARMONICS + 1)
 TIMBRES = np.stack([1 / _ORDER, (_ORDER % 2) / _ORDER**0.5, np.exp(-(((_ORDER - 5) / 1.5) ** 2)), 0.5 + 0 * _ORDER])
 CLASSES = PITCHES * len(TIMBRES)
-MEL = LogMel(sample_rate=RATE, n_fft=320, hop=HOP, bands=32, floor=1e-3)
+MEL = LogMel(sample_rate=RATE, n_fft=320, hop=HOP, bands=32, floor=0.3)
 
 
 def render(pitch, amplitudes, phases, noise, level, xp=np):
@@ -43,11 +43,11 @@ def classes(key, count):
 
 
 def of_classes(key, label):
-    """Tones [B, L] of the classes ``label``, at one level."""
+    """Tones [B, L] of the classes ``label``, at one level; their harmonics are in phase at a random moment."""
     keys, count = jax.random.split(key), len(label)
     return render(
         label // len(TIMBRES) * 1.0, jnp.asarray(TIMBRES, jnp.float32)[label % len(TIMBRES)],
-        jax.random.uniform(keys[0], (count, HARMONICS)), jax.random.normal(keys[1], (count, LENGTH)),
+        jax.random.uniform(keys[0], (count, 1)) * _ORDER, jax.random.normal(keys[1], (count, LENGTH)),
         jnp.full(count, 0.2), jnp,
     )  # fmt: skip
 
