@@ -13,9 +13,10 @@ import argparse
 import json
 import pathlib
 import platform
-import resource
 import subprocess
 import sys
+
+import pairs
 
 HERE = pathlib.Path(__file__).resolve().parent
 CODECS = "sq_codec:mini,wavtokenizer:mini,ezaudio:mini"
@@ -36,16 +37,15 @@ def measure(name: str, minutes: float) -> dict[str, float]:
     drawn = jax.tree.map(lambda s: (0.1 * rng.standard_normal(s.shape)).astype(s.dtype), shapes)
     model = audio.assemble(config, drawn["params"], drawn)
     wave = rng.uniform(-0.5, 0.5, round(60 * minutes * model.rate)).astype(np.float32)
-    peaks = [_peak()]
+    peaks = [pairs.peak_mb()]
     tokens = model.encode(wave)
-    peaks.append(_peak())
+    peaks.append(pairs.peak_mb())
     assert np.isfinite(model.decode(tokens)).all()
     names = ("before", "encoded", "decoded")
-    return dict(zip(names, (*peaks, _peak()))) | {"recording": wave.nbytes / 2**20, "tokens": tokens.latents.shape[1]}
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return dict(zip(names, (*peaks, pairs.peak_mb()))) | {
+        "recording": wave.nbytes / 2**20,
+        "tokens": tokens.latents.shape[1],
+    }
 
 
 def table(results: dict) -> str:

@@ -141,10 +141,11 @@ def _settings(options: Options, count: int) -> list[dict[str, Any]]:
 
 def _sampled(model: SpeechModel, waves: list[Any], options: Options) -> tuple[Tokens, list[Any]]:
     """Tokens of recordings, and audio of them by a decoder that samples."""
+    settings, lead = _sampling(options, len(waves)), _lead(options)
+    prompt = {} if lead else _prompt(options)
     tokens = model.encode(waves, text=options["text"] or None)
-    settings = _sampling(options, len(waves))
-    if not (lead := _lead(options)):
-        return tokens, model.decode(tokens, **settings, **_prompt(options))
+    if not lead:
+        return tokens, model.decode(tokens, **settings, **prompt)
     keys = settings.pop("rng")
     return tokens, [
         _continue(model, tokens, i, wave, lead, rng=keys[i], **settings) for i, wave in enumerate(waves)

@@ -43,7 +43,7 @@ def encode(
             mask[row, : audio_stream.filled(module, len(parts[i]))] = True
         return _encode(module, variables, batch, mask)
 
-    return _joined(_each(module, spans, 1, window, one, several), spans, 1)
+    return _each(module, spans, 1, window, one, several)
 
 
 def decode(
@@ -63,7 +63,7 @@ def decode(
             batch[row, : len(parts[i])], mask[row, : len(parts[i])] = parts[i], True
         return _decode(module, variables, batch, mask)
 
-    return _joined(_each(module, spans, module.hop, window, one, several), spans, module.hop)
+    return _each(module, spans, module.hop, window, one, several)
 
 
 def _spans(module: Any, counts: Sequence[int], window: int, context: int) -> Spans:
@@ -73,24 +73,11 @@ def _spans(module: Any, counts: Sequence[int], window: int, context: int) -> Spa
     return [(i, *span) for i, spans in enumerate(cut) for span in spans]
 
 
-def _joined(found: Sequence[Any], spans: Spans, unit: int) -> list[Any]:
-    """For each recording what its windows are asked for, end to end."""
-    parts: dict[int, list[Any]] = {}
-    for what, (i, low, _, start, end) in zip(found, spans):
-        asked = slice((start - low) * unit, (end - low) * unit)
-        parts.setdefault(i, []).append(jax.tree.map(functools.partial(_part, asked), what))
-    return [jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts[i]) for i in range(len(parts))]
-
-
-def _part(asked: slice, array: np.ndarray) -> np.ndarray:
-    return array[asked]
-
-
 def _each(
     module: Any, spans: Spans, unit: int, window: int, one: Callable[[int], Any],
     several: Callable[[Sequence[int], int], Any],
 ) -> list[Any]:  # fmt: skip
-    """What the tokenizer gives for each window, cut to its tokens times ``unit``."""
+    """For each recording what its windows are asked for, end to end: tokens times ``unit``."""
     counts = [high - low for _, low, high, _, _ in spans]
     found: dict[int, Any] = {i: one(i) for i, count in enumerate(counts) if module.streams and count > LONG}
     pad = functools.partial(windows.padded, largest=window or _LONGEST)
@@ -98,12 +85,21 @@ def _each(
     for rows in _groups(rest, lambda count: pad(count) * module.hop):
         batch = jax.tree.map(np.asarray, several(rows, pad(max(counts[i] for i in rows))))
         for row, i in enumerate(rows):
-            found[i] = jax.tree.map(functools.partial(_cut, row, counts[i] * unit), batch)
-    return [found[i] for i in range(len(counts))]
+            _, low, _, start, end = spans[i]
+            asked = slice((start - low) * unit, (end - low) * unit)
+            found[i] = jax.tree.map(functools.partial(_cut, row, asked), batch)
+    parts: dict[int, list[Any]] = {}
+    for number, (i, *_) in enumerate(spans):
+        parts.setdefault(i, []).append(found[number])
+    return [jax.tree.map(_joined, *pieces) for pieces in parts.values()]
 
 
-def _cut(row: int, size: int, batch: np.ndarray) -> np.ndarray:
-    return batch[row, :size]
+def _cut(row: int, asked: slice, batch: np.ndarray) -> np.ndarray:
+    return batch[row, asked]
+
+
+def _joined(*pieces: np.ndarray) -> np.ndarray:
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def _groups(counts: Mapping[int, int], samples: Callable[[int], int]) -> list[list[int]]:

@@ -24,8 +24,6 @@ def get_config(arg: str = "mini") -> ml_collections.ConfigDict:
         data=dict(examples=dict(multiple=size["factor"] * 480)),
         train=dict(steps=steps, ema=0.998, evaluate_every=500),
     ))  # fmt: skip
-    optimizer = config.train.players.main.optimizer.to_dict()
     schedule = dict(target="jaxtok.train.schedules:annealed", peak=1e-3, steps=steps, warmup=100, held=0.5)
-    with config.train.players.main.unlocked():
-        config.train.players.main.optimizer = ml_collections.ConfigDict(optimizer | dict(schedule=schedule))
+    config.train.players.main.optimizer.schedule = ml_collections.ConfigDict(schedule)
     return config
