@@ -39,17 +39,17 @@ def paper() -> ml_collections.ConfigDict:
         periods=(2, 3, 5, 7, 11), layers=(32, 128, 512, 1024, 1024), n_ffts=(2048, 1024, 512), maps=32,
         edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         source="arrayrecord:/data/mls-en", seconds=(3.0, 6.0, 10.0), crop=16000,
-        steps=200_000, batch_size=64, peak=2e-3, every=(100, 5000, 8, 5000),
+        steps=200_000, batch_size=64, peak=2e-3, start=0, every=(100, 5000, 8, 5000),
     )  # fmt: skip
 
 
 def mini() -> ml_collections.ConfigDict:
     return config(
-        variant="mini", width=6, latent=36, grid=1, word=9, strides=(2, 4, 4, 5), n_scales=7,
+        variant="mini", width=8, latent=16, grid=4, word=4, strides=(2, 4, 4, 5), n_scales=7,
         periods=(2, 3, 5), layers=(8, 16, 32, 64, 64), n_ffts=(1024, 512), maps=8,
         edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         source="samples:speech", seconds=(4.8,), crop=6400,
-        steps=800, batch_size=8, peak=2e-3, every=(10, 200, 4, 400),
+        steps=3000, batch_size=8, peak=2e-3, start=400, every=(10, 500, 4, 500),
     )  # fmt: skip
 
 
@@ -57,13 +57,13 @@ def tiny() -> ml_collections.ConfigDict:
     return config(
         variant="tiny", width=8, latent=4, grid=9, word=2, strides=(160,), n_scales=2,
         periods=(2,), layers=(2, 4), n_ffts=(512,), maps=2, edges=(0.0, 1.0),
-        source="samples:speech", seconds=(2.56,), crop=1280, steps=4, batch_size=8, peak=1e-3, every=(1, 2, 1, 2),
+        source="samples:speech", seconds=(2.56,), crop=1280, steps=4, batch_size=8, peak=1e-3, start=0, every=(1, 2, 1, 2),
     )  # fmt: skip
 
 
 def config(
     *, variant, width, latent, grid, word, strides, n_scales, periods, layers, n_ffts, maps, edges, source, seconds,
-    crop, steps, batch_size, peak, every,
+    crop, steps, batch_size, peak, start, every,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
     rate, pool = 16000, 2
@@ -87,7 +87,7 @@ def config(
             decoder=dict(target="jaxtok.nn.sq_codec:Decoder", **network),
         ),
         task=dict(
-            target="jaxtok.tasks.autoencode_audio:AudioAutoencode", weight=15.0, crop=crop,
+            target="jaxtok.tasks.autoencode_audio:AudioAutoencode", weight=15.0, start=start, crop=crop,
             reconstruction=dict(ref="jaxtok.losses.spectral:mel", scales=scales, log_base=10.0),
             discriminator=dict(target="jaxtok.nn.discriminators:Panel", ensembles=dict(dac=dict(
                 target="jaxtok.nn.discriminators:dac", periods=periods, n_ffts=n_ffts, channels=layers,

@@ -5,7 +5,7 @@ jaxtok evaluate --model runs/first [--input samples:speech --output out]
 jaxtok reconstruct --model runs/first --input a.wav --text "..." --output out
 jaxtok sample --model runs/generator --class 3 --count 8 --output grid.png
 jaxtok sample --model runs/mgm --text "..." --prompt voice.wav --prompt-text "..." --output out.wav
-jaxtok encode | decode | convert | compile | data | list
+jaxtok encode | decode | export | convert | compile | data | list
 
 Bad input ends with one sentence on stderr and exit status 2, a failed run with one sentence and exit status 1.
 """
@@ -32,6 +32,7 @@ USAGE = """usage: jaxtok COMMAND [OPTIONS]
   encode       files, or all images or utterances of a data source, to tokens
   decode       tokens or latents to audio or images
   sample       a grid of images, or speech, from a generator
+  export       a run's weights alone, in one file, to be shared
   convert      released weights to a model's directory
   compile      compile a config's steps for a slice of devices, ahead of time
   data         'data pack FOLDER OUT' or 'data check SOURCE'
@@ -53,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": train, "evaluate": evaluate, "reconstruct": reconstruct, "encode": encode, "decode": decode,
-        "sample": sample, "convert": convert, "compile": compile_steps, "data": data, "list": list_systems,
+        "sample": sample, "export": export, "convert": convert, "compile": compile_steps, "data": data,
+        "list": list_systems,
     }  # fmt: skip
     if name not in commands:
         return _fail(f"no command named {name!r}; known: {', '.join(commands)}", 2)
@@ -218,6 +220,24 @@ def sample(argv: list[str]) -> int:
         generator_commands.draw(model, options, recipes.of_run(recipes.place(name)), given)
     else:
         raise ValueError(f"model {name!r}: is a {type(model).__name__}, expected a generator")
+    return 0
+
+
+def export(argv: list[str]) -> int:
+    """Writes a run's weights alone, in one safetensors file with its config: what to share, or to ship."""
+    options = Options("export")
+    options.string("model", "", "the directory of a run")
+    options.string("output", "", "the directory to write")
+    options.integer("step", -1, "which checkpoint; -1 for the newest")
+    options.boolean("half", False, "float32 as float16, in half the space; it is loaded as float32 again")
+    if rest := options.parse(argv):
+        raise ValueError(f"export: takes no further words, found {rest[0]!r}")
+    from jaxtok.model import export as write
+
+    name, output = options.required("model"), epath.Path(options.required("output"))
+    write(name, output, step=options["step"], half=options["half"])
+    size = (output / "weights.safetensors").stat().length
+    print(f"{name} -> {output}: {size / 1e6:.2f} MB, to be loaded by jaxtok.load({str(output)!r})")
     return 0
 
 

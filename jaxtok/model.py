@@ -89,6 +89,25 @@ def save(
     write_whole(target / "config.json", json.dumps(config, indent=1, default=list))
 
 
+def export(run: epath.PathLike, directory: epath.PathLike, *, step: int = -1, half: bool = False) -> None:
+    """Writes what a run's model is made of and nothing that training alone needs, as ``save`` does.
+
+    Args:
+      run: the run's directory. Of its parameters the running mean is taken where it kept one, and of two players'
+        those of the generator.
+      directory, half: see ``save``.
+      step: which checkpoint; -1 for the newest that is whole.
+
+    Raises:
+      ValueError: when there is no such run, or as ``save`` says.
+    """
+    from jaxtok.train.checkpoint import load_item, load_params
+
+    workdir = recipes.place(run)
+    config, params = recipes.of_run(workdir), load_params(workdir, step)
+    save(directory, config, params.get("generator", params), load_item(workdir, "state", step), half=half)
+
+
 def assemble(config: Any, params: Any, state: Any = None) -> Any:
     """The model of a config around given parameters (trained, converted, or random), as its ``interface`` says.
 

@@ -10,8 +10,6 @@ from etils import epath
 
 from jaxtok.data import audio, sources
 
-_KINDS = ("samples:", "folder:", "arrayrecord:", "tfds:")
-
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
@@ -51,13 +49,13 @@ def find(
     if limit < 0:
         raise ValueError(f"--limit: expected a number of recordings, or 0 for all, found {limit}")
     one = inputs[0] if len(inputs) == 1 else ""
-    if one.startswith(_KINDS):
+    if one.startswith(sources.KINDS):
         found, origin = _of_source(one, split), f"the transcripts of {one}"
     elif one and epath.Path(one).is_dir():
         found, origin = _of_folder(one)
     else:
         for path in inputs:
-            if path.startswith(_KINDS) or epath.Path(path).is_dir():
+            if path.startswith(sources.KINDS) or epath.Path(path).is_dir():
                 raise ValueError(f"--input: {path} is given beside others, expected it alone")
             if not epath.Path(path).exists():
                 raise ValueError(f"{path}: no such file, expected an audio file")

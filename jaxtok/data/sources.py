@@ -1,5 +1,5 @@
 """Where data come from, by string: ``samples:speech``, ``folder:/path``, ``arrayrecord:/path``, ``tokens:/path``,
-``tfds:name``.
+``tfds:name``; several of one kind are one, joined by commas.
 
 A source holds speech, images or tokens; what a folder holds is found by the suffixes of its files, what a set holds by
 its index. A source has an ``index`` (columns; planning decodes nothing) and gives the record at a position. It pickles,
@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pathlib
+import re
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,8 @@ from jaxtok.data import image_records, picture, records, sequence_records, split
 INDICES: tuple[type[records.Columns], ...] = (
     records.Index, image_records.Index, token_records.Index, sequence_records.Index
 )  # fmt: skip
+KINDS = ("samples:", "folder:", "arrayrecord:", "tokens:", "tfds:")
+_JOINED = re.compile(rf",(?={'|'.join(KINDS)})")  # a comma that a kind follows; paths may hold others
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au")
 
 
@@ -49,6 +52,9 @@ def open_source(source: str) -> Source:
     Raises:
       ValueError: in one sentence, for an unknown kind, a missing folder, or a set that is not whole.
     """
+    parts = _JOINED.split(source)
+    if len(parts) > 1:
+        return Joined(parts, name=source)
     kind, _, rest = source.partition(":")
     if kind == "samples" and rest:
         return PackedSource(_samples(rest), name=source)
@@ -76,6 +82,27 @@ def _samples(name: str) -> str:
     if name not in samples():
         raise ValueError(f"data source 'samples:{name}': no such shipped set, known: {', '.join(samples()) or 'none'}")
     return str(pathlib.Path(__file__).parent / "samples" / name)
+
+
+class Joined:
+    """Sources of one kind of data, one behind the other: those of the second have the positions after the first's."""
+
+    def __init__(self, parts: list[str], *, name: str):
+        self.name, self.parts = name, [open_source(part) for part in parts]
+        kinds = [type(part.index) for part in self.parts]
+        if hasattr(kinds[0], "tokens"):
+            raise ValueError(f"data source {name!r}: tokens are not joined; join what they are made of and encode it")
+        for part, kind in zip(parts, kinds):
+            if kind is not kinds[0]:
+                raise ValueError(f"data source {name!r}: {parts[0]} holds {kinds[0].kind}, {part} {kind.kind}")
+        rows = (part.index.row(position) for part in self.parts for position in range(len(part.index)))
+        self.index: Any = kinds[0](rows)
+        self._ends = np.cumsum([len(part.index) for part in self.parts])
+
+    def record(self, position: int) -> Any:
+        """The record at a position."""
+        part = int(np.searchsorted(self._ends, position, side="right"))
+        return self.parts[part].record(position - int(self._ends[part - 1] if part else 0))
 
 
 class PackedSource:

@@ -15,13 +15,15 @@ def get_config(arg: str = "mini") -> ml_collections.ConfigDict:
     """The config; it has one variant."""
     if arg != "mini":
         raise ValueError(f"tadicodec_mini has no variant {arg!r}; known: mini")
-    steps = 10_000
+    steps, languages = 5_000, ("en", "es")  # one voice speaks both
     size = dict(width=192, heads=3, hidden=512, factor=2)
     config = recipes.get_config("tadicodec:mini")
     config.update(dict(
         slug="tadicodec_mini",
         model=dict(encoder=dict(depth=2, **size), decoder=dict(depth=6, **size)),
-        data=dict(examples=dict(multiple=size["factor"] * 480)),
+        data=dict(
+            examples=dict(multiple=size["factor"] * 480), languages=languages, evaluation=dict(languages=languages)
+        ),
         train=dict(steps=steps, ema=0.998, evaluate_every=500),
     ))  # fmt: skip
     schedule = dict(target="jaxtok.train.schedules:annealed", peak=1e-3, steps=steps, warmup=100, held=0.5)

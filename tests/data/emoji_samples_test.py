@@ -111,4 +111,4 @@ def test_files_are_small_attributed_and_whole():
         "emojibase",
     ):
         assert words in licence
-    assert sources.samples() == ["emoji", "speech"]
+    assert sources.samples() == ["emoji", "sounds", "speech"]

@@ -92,6 +92,20 @@ def test_split_by_hash_is_the_same_packed_and_not(tmp_path, write_folder):
     assert list(packed.index.split).count("test") == list(packed.index.split).count("validation") == 5
 
 
+def test_joined_sources_are_one(folder, tmp_path, write_folder):
+    other = write_folder(tmp_path / "with,comma", count=8)
+    names = f"folder:{other}", f"folder:{folder}", "samples:sounds"
+    parts, joined = [sources.open_source(name) for name in names], sources.open_source(",".join(names))
+    assert _all(joined) == [record for part in parts for record in _all(part)]
+    assert (
+        joined.index.to_tsv()
+        == type(joined.index)(part.index.row(at) for part in parts for at in range(len(part.index))).to_tsv()
+    )
+    assert joined.index.languages == ["", "en", "es"]
+    again = pickle.loads(pickle.dumps(joined))
+    assert again.record(8) == parts[1].record(0) and again.record(7) == parts[0].record(7)
+
+
 def test_sources_pickle(folder, tmp_path):
     pack.pack(folder, tmp_path / "packed")
     for name in (f"folder:{folder}", f"arrayrecord:{tmp_path / 'packed'}"):
@@ -120,6 +134,8 @@ def test_records_and_index_round_trip(folder):
         ("samples:speach", "known: .*speech"),
         ("folder:/no/such/place", "no such folder"),
         ("arrayrecord:/no/such/place", "no such folder"),
+        ("samples:speech,samples:speach", "known: .*speech"),
+        ("samples:speech,samples:emoji", "samples:speech holds utterances, samples:emoji images"),
     ],
 )
 def test_unknown_sources(source, message):

@@ -71,6 +71,8 @@ def test_every_image_and_its_mirror_are_encoded(images, model, tmp_path):
         assert record.captions == pictures.record(position).captions and record.captions["en"] == f"picture {number}"
         names = ("file", "split", "group", "style", "item", "captions")
         assert [getattr(found.index.row(position), name) for name in names] == [getattr(row, name) for name in names]
+    with pytest.raises(ValueError, match="tokens are not joined; join what they are made of"):
+        sources.open_source(f"tokens:{tmp_path / 'out'},tokens:{tmp_path / 'out'}")
     said = tokens.describe(f"tokens:{tmp_path / 'out'}")
     assert (said["fingerprint"], said["source"], said["codebook"]) == (mark, f"folder:{images}", 60)
     assert (said["shape"], said["flip"], said["mean"], said["size"]) == ([2, 2, 1], True, [], 4)
