@@ -35,7 +35,7 @@ def get_config(arg: str = "paper") -> ml_collections.ConfigDict:
 
 def paper() -> ml_collections.ConfigDict:
     return config(
-        variant="paper", width=48, latent=36, grid=1, word=9, strides=(2, 4, 4, 5), n_scales=7,
+        variant="paper", width=48, gain=1.0, latent=36, grid=1, word=9, strides=(2, 4, 4, 5), n_scales=7,
         periods=(2, 3, 5, 7, 11), layers=(32, 128, 512, 1024, 1024), n_ffts=(2048, 1024, 512), maps=32,
         edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         source="arrayrecord:/data/mls-en", seconds=(3.0, 6.0, 10.0), crop=16000,
@@ -45,30 +45,31 @@ def paper() -> ml_collections.ConfigDict:
 
 def mini() -> ml_collections.ConfigDict:
     return config(
-        variant="mini", width=8, latent=16, grid=4, word=4, strides=(2, 4, 4, 5), n_scales=7,
+        variant="mini", width=8, gain=2.0, latent=16, grid=4, word=4, strides=(2, 4, 4, 5), n_scales=7,
         periods=(2, 3, 5), layers=(8, 16, 32, 64, 64), n_ffts=(1024, 512), maps=8,
         edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         source="samples:speech", seconds=(4.8,), crop=6400,
-        steps=3000, batch_size=8, peak=2e-3, start=400, every=(10, 500, 4, 500),
+        steps=2000, batch_size=8, peak=2e-3, start=400, every=(10, 500, 4, 500),
     )  # fmt: skip
 
 
 def tiny() -> ml_collections.ConfigDict:
     return config(
-        variant="tiny", width=8, latent=4, grid=9, word=2, strides=(160,), n_scales=2,
+        variant="tiny", width=8, gain=1.0, latent=4, grid=9, word=2, strides=(160,), n_scales=2,
         periods=(2,), layers=(2, 4), n_ffts=(512,), maps=2, edges=(0.0, 1.0),
-        source="samples:speech", seconds=(2.56,), crop=1280, steps=4, batch_size=8, peak=1e-3, start=0, every=(1, 2, 1, 2),
+        source="samples:speech", seconds=(2.56,), crop=1280,
+        steps=4, batch_size=8, peak=1e-3, start=0, every=(1, 2, 1, 2),
     )  # fmt: skip
 
 
 def config(
-    *, variant, width, latent, grid, word, strides, n_scales, periods, layers, n_ffts, maps, edges, source, seconds,
-    crop, steps, batch_size, peak, start, every,
+    *, variant, width, gain, latent, grid, word, strides, n_scales, periods, layers, n_ffts, maps, edges, source,
+    seconds, crop, steps, batch_size, peak, start, every,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
     rate, pool = 16000, 2
     hop = pool * math.prod(strides)
-    network = dict(latent=latent, width=width, strides=strides, pool=pool, look_ahead=2, causal=True)
+    network = dict(latent=latent, width=width, gain=gain, strides=strides, pool=pool, look_ahead=2, causal=True)
     scales = tuple(  # DAC's: hop a quarter
         dict(target="jaxtok.signal.log_mel:LogMel", sample_rate=rate, n_fft=n_fft, hop=n_fft // 4, bands=bands,
              floor=1e-5, filters="slaney", padding="center")

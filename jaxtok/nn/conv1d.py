@@ -20,6 +20,11 @@ MODES = ("zeros", "reflect")
 _uniform_out = nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")
 
 
+def scaled(draw: nn.initializers.Initializer, gain: float) -> nn.initializers.Initializer:
+    """What ``draw`` draws, times ``gain``."""
+    return lambda key, shape, dtype=jnp.float32: gain * draw(key, shape, dtype)
+
+
 def pad(
     x: jax.Array, left: int, right: int, mode: str = "zeros", lengths: jax.Array | None = None, rights: Any = None
 ) -> jax.Array:
@@ -74,6 +79,7 @@ class Conv1D(nn.Module):
       whole: pads behind so much more that the last window is whole and no position is lost.
       mode: of ``MODES``.
       use_bias: whether there is a ``bias [features]`` beside the ``kernel [kernel_size, C, features]``.
+      gain: what kernels are multiplied by at the start.
     """
 
     features: int
@@ -84,6 +90,7 @@ class Conv1D(nn.Module):
     whole: bool = False
     mode: str = "zeros"
     use_bias: bool = True
+    gain: float = 1.0
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -110,7 +117,8 @@ class Conv1D(nn.Module):
     def convolve(self, padded: jax.Array) -> jax.Array:
         """All windows of a padded signal."""
         inputs = padded.shape[-1]
-        kernel = self.param("kernel", uniform, (self.kernel_size, inputs, self.features), self.param_dtype)
+        shape = (self.kernel_size, inputs, self.features)
+        kernel = self.param("kernel", scaled(uniform, self.gain), shape, self.param_dtype)
         bias = None
         if self.use_bias:
             bias = self.param("bias", uniform_bias(inputs * self.kernel_size), (self.features,), self.param_dtype)
@@ -160,12 +168,14 @@ class ConvTranspose1D(nn.Module):
       kernel_size: positions that an input is spread to.
       stride: positions out per position in.
       trim: positions taken off at the beginning and the end of the ``(T - 1) stride + kernel_size``.
+      gain: what kernels are multiplied by at the start.
     """
 
     features: int
     kernel_size: int
     stride: int
     trim: tuple[int, int] = (0, 0)
+    gain: float = 1.0
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -182,7 +192,8 @@ class ConvTranspose1D(nn.Module):
     def expand(self, padded: jax.Array) -> jax.Array:
         """[B, reach + T, C] -> [B, stride T, features]."""
         inputs, taps, size = padded.shape[-1], self._reach + 1, self.kernel_size
-        kernel = self.param("kernel", _uniform_out, (size, inputs, self.features), self.param_dtype)
+        shape = (size, inputs, self.features)
+        kernel = self.param("kernel", scaled(_uniform_out, self.gain), shape, self.param_dtype)
         bias = self.param("bias", uniform_bias(self.features * size), (self.features,), self.param_dtype)
         padded, kernel, bias = promote_dtype(padded, kernel, bias, dtype=self.dtype)
         kernel = jnp.pad(kernel, ((0, taps * self.stride - size), (0, 0), (0, 0)))

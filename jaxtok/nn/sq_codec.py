@@ -113,6 +113,7 @@ class _Parts(nn.Module):
     kernel_size: int = 7
     look_ahead: int = 2
     causal: bool = True
+    gain: float = 1.0
     remat: str = ""
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
@@ -131,8 +132,12 @@ class _Parts(nn.Module):
     def _types(self) -> dict[str, Any]:
         return dict(dtype=self.dtype, param_dtype=self.param_dtype)
 
+    @property
+    def _direct(self) -> dict[str, Any]:
+        return dict(gain=self.gain, **self._types)
+
     def _conv(self, walk: Walk, x: jax.Array, features: int, name: str) -> jax.Array:
-        layer = sample_conv(features, self.kernel_size, causal=self.causal, name=name, **self._types)
+        layer = sample_conv(features, self.kernel_size, causal=self.causal, name=name, **self._direct)
         return walk(layer, x)
 
     def _units(self, walk: Walk, x: jax.Array, stage: int) -> jax.Array:
@@ -170,6 +175,8 @@ class Encoder(_Parts):
       kernel_size: of all convolutions without a stride, but for the decoder's first.
       look_ahead: frames after its own that the decoder's first convolution sees, causal or not.
       causal: pads before the signal alone: a frame sees samples up to its first ``pool``, none of the following.
+      gain: kernels outside residual units begin with so many times PyTorch's default. With 1, as in the reference, the
+        signal fades from layer to layer, all frames are alike at first, and a short run does not get over it.
       remat: of residual units, see :mod:`jaxtok.nn.remat`; "" keeps all activations.
     """
 
@@ -183,7 +190,7 @@ class Encoder(_Parts):
         slope = _slope(self, "down_slope")
         for i, stride in enumerate(self.strides):
             x = self._units(walk, x, i)
-            fields: dict[str, Any] = dict(causal=self.causal, name=f"stage{i}_down", **self._types)
+            fields: dict[str, Any] = dict(causal=self.causal, name=f"stage{i}_down", **self._direct)
             x = prelu(walk(sample_conv(2 * x.shape[-1], 2 * stride, stride, **fields), x), slope)
         return self._conv(walk, x, self.latent, "conv_out").astype(jnp.float32)
 
@@ -231,10 +238,10 @@ class Decoder(_Parts):
     def walk(self, walk: Walk, x: jax.Array) -> jax.Array:
         """The network on what ``walk`` runs layers on."""
         size, channels = 2 * self.look_ahead + 1, self.width * 2 ** len(self.strides)
-        x = walk(sample_conv(channels, size, causal=False, name="conv_in", **self._types), x)
+        x = walk(sample_conv(channels, size, causal=False, name="conv_in", **self._direct), x)
         for i, stride in reversed(list(enumerate(self.strides))):
             trim = (0, stride) if self.causal else (stride // 2, stride // 2)
-            layer = ConvTranspose1D(x.shape[-1] // 2, 2 * stride, stride, trim, name=f"stage{i}_up", **self._types)
+            layer = ConvTranspose1D(x.shape[-1] // 2, 2 * stride, stride, trim, name=f"stage{i}_up", **self._direct)
             x = self._units(walk, walk(layer, x), i)
         if self.pool > 1:
             x = walk(Repeat(self.pool), x)

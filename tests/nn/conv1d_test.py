@@ -1,5 +1,7 @@
 """Padding, convolutions, LSTM and snake: closed forms and streams."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +30,14 @@ def test_rows_are_padded_from_their_own_ends():
         found = pad(x, 3, 3, "reflect", jnp.asarray([length]), jnp.asarray([right]))
         expected = pad(x[:, :length], 3, right, "reflect")
         np.testing.assert_array_equal(found[:, : 3 + length + right], expected)
+
+
+@pytest.mark.parametrize("layer", [functools.partial(Conv1D, 4, 3), functools.partial(ConvTranspose1D, 4, 3, 2)])
+def test_gain_multiplies_the_first_kernels_alone(layer):
+    x, key = jnp.ones((1, 5, 2)), jax.random.key(3)
+    plain, more = (layer(gain=gain).init(key, x)["params"] for gain in (1.0, 2.5))
+    np.testing.assert_array_equal(more["kernel"], 2.5 * plain["kernel"])
+    np.testing.assert_array_equal(more["bias"], plain["bias"])
 
 
 def test_convolution_is_a_sum_over_windows():

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +73,18 @@ def test_parts_give_the_whole(frames):
             part, state = step(variables, values[:, begin : begin + size], state, last=last)
             parts.append(part)
         np.testing.assert_allclose(jnp.concatenate(parts, axis=1), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("part", "x"), [(Encoder, audio(24)), (Decoder, jnp.ones((1, 4, 3)))])
+def test_gain_is_of_kernels_outside_the_residual_units(part, x):
+    plain, more = (
+        flax.traverse_util.flatten_dict(part(**SMALL, gain=gain).init(jax.random.key(0), x)["params"], sep="/")
+        for gain in (1.0, 2.5)
+    )
+    grown = {name for name in plain if (more[name] != plain[name]).any()}
+    assert grown == {name for name in plain if name.endswith("/kernel") and "unit" not in name} and len(grown) > 3
+    for name in plain:
+        np.testing.assert_array_equal(more[name], plain[name] * (2.5 if name in grown else 1.0))
 
 
 def test_one_slope_serves_all_stages():
