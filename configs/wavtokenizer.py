@@ -49,7 +49,7 @@ def mini() -> ml_collections.ConfigDict:
         codebook=dict(size=128, decay=0.99, kmeans=20, revive=0.2), edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         periods=(2, 3, 5), layers=(8, 16, 32, 64, 64), n_ffts=(1024, 512), maps=(8, 8),
         source="samples:speech,samples:sounds", seconds=(10.8,), crop=9600,
-        steps=2000, batch_size=8, peak=1e-3, every=(10, 500, 4, 500),
+        steps=1500, batch_size=8, peak=1e-3, every=(10, 500, 4, 500),
     )  # fmt: skip
 
 

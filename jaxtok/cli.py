@@ -36,7 +36,7 @@ USAGE = """usage: jaxtok COMMAND [OPTIONS]
   convert      released weights to a model's directory
   compile      compile a config's steps for a slice of devices, ahead of time
   data         'data pack FOLDER OUT' or 'data check SOURCE'
-  list         the systems and their status
+  list         the systems and their status, and the weights that ship
 
 'jaxtok COMMAND --help' lists the options of a command."""
 
@@ -311,7 +311,7 @@ def data(argv: list[str]) -> int:
 
 
 def list_systems(argv: list[str]) -> int:
-    """Prints every system that has a config."""
+    """Prints every system that has a config, and the names of the weights that ship with the package."""
     options = Options("list")
     options.boolean("markdown", False, "as the README's table")
     options.parse(argv)
@@ -321,6 +321,7 @@ def list_systems(argv: list[str]) -> int:
     for slug in recipes.slugs():
         paper = recipes.module(slug).PAPER
         print(f"{slug:20} {paper['modality']:10} {paper['status']}\n{'':20} {paper['title']} ({paper['url']})")
+    print(f"weights to load by name: {', '.join(recipes.shipped())}")
     return 0
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+_PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
+
 
 def directory() -> pathlib.Path:
     """The folder of config files: inside the package (wheel) or beside it (checkout)."""
@@ -148,11 +150,15 @@ def _flatten(config: ml_collections.ConfigDict, prefix: str = "") -> list[str]:
     return keys
 
 
+def shipped() -> list[str]:
+    """The names of the weights that the package ships; each has a model card, ``README.md``."""
+    return sorted(path.parent.name for path in _PRETRAINED.glob("*/config.json"))
+
+
 def place(name: epath.PathLike) -> epath.Path:
     """The directory of a model: ``name`` itself, or that of the shipped weights of this name."""
-    shipped = epath.Path(pathlib.Path(__file__).parent / "pretrained") / str(name)
-    if "/" not in str(name) and not (epath.Path(name) / "config.json").exists() and (shipped / "config.json").exists():
-        return shipped
+    if str(name) in shipped() and not (epath.Path(name) / "config.json").exists():
+        return epath.Path(_PRETRAINED / str(name))
     return epath.Path(name)
 
 
@@ -165,7 +171,8 @@ def of_run(directory: epath.PathLike) -> dict[str, Any]:
     file = epath.Path(directory) / "config.json"
     if not file.exists():
         raise ValueError(
-            f"model {str(directory)!r}: no run there (expected the directory of `jaxtok train` with config.json)"
+            f"model {str(directory)!r}: no run there (expected the directory of `jaxtok train` with config.json, "
+            f"or one of {', '.join(shipped())})"
         )
     return from_json(file.read_text())
 

@@ -62,7 +62,10 @@ BAD = {
     "unwritable workdir": ("train --workdir /proc/jaxtok --config tadicodec:tiny", "/proc/jaxtok"),
     "workdir that is a file": ("train --workdir {}/file --config tadicodec:tiny", "file"),
     "accumulation with batch statistics": (TRAIN + "tadicodec:tiny --config.train.accumulate=2", "accumulat"),
-    "no such model": ("reconstruct --model {}/absent --output {}/out --input {}/tone.wav", "no run there"),
+    "no such model": (
+        "reconstruct --model {}/absent --output {}/out --input {}/tone.wav",
+        "or one of emoji-judge, griffin-lim",
+    ),
     "no input": (CODEC, "expected at least one file"),
     "missing audio": (CODEC + "--input {}/absent.wav", "absent.wav: no such file"),
     "folder for audio": (CODEC + "--input {}", "is a folder"),
@@ -173,7 +176,8 @@ def test_encode_then_decode(place, capsys):
 
 
 def test_list_names_every_system(place, capsys):
-    assert "tadicodec" in run(capsys, "list", place)
+    listed = run(capsys, "list", place)
+    assert "tadicodec" in listed and "weights to load by name: emoji-judge, griffin-lim" in listed
     assert "| paper | config |" in run(capsys, "list --markdown", place)
 
 
