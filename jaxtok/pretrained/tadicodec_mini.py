@@ -15,11 +15,12 @@ def get_config(arg: str = "mini") -> ml_collections.ConfigDict:
     """The config; it has one variant."""
     if arg != "mini":
         raise ValueError(f"tadicodec_mini has no variant {arg!r}; known: mini")
-    steps, languages = 5_000, ("en", "es")  # one voice speaks both
-    size = dict(width=192, heads=3, hidden=512, factor=2)
+    steps, languages = 2_500, ("en", "es")  # one voice speaks both
+    size = dict(width=192, heads=3, hidden=512, factor=1)
     config = recipes.get_config("tadicodec:mini")
     config.update(dict(
         slug="tadicodec_mini",
+        task=dict(prompt_rate=0.5),
         model=dict(encoder=dict(depth=2, **size), decoder=dict(depth=6, **size)),
         data=dict(
             examples=dict(multiple=size["factor"] * 480), languages=languages, evaluation=dict(languages=languages)
