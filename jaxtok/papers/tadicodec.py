@@ -19,6 +19,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from jaxtok.diffusion import paths, predictions
 from jaxtok.nn import attention as attention_lib
 from jaxtok.nn import embed
 from jaxtok.nn.llama import Llama
@@ -134,6 +135,8 @@ class PrefixDecoder(nn.Module):
     Attributes:
       bands: mel bands; ``vocabulary`` text ids; ``factor`` frames per token.
       norm_init: see :func:`norm_scales`.
+      prediction: "flow", as in the reference, or "data": the frames themselves, where noise of ``bands`` numbers does
+        not pass a narrow network (Li and He, arXiv 2511.13720); then dx_t/dt divides by at least 0.05.
     """
 
     bands: int = 128
@@ -144,11 +147,17 @@ class PrefixDecoder(nn.Module):
     vocabulary: int = 32100
     factor: int = 8
     norm_init: str = "stable"
+    prediction: str = "flow"
     scan: bool = False
     remat: str = ""
     attention: attention_lib.Attention = attention_lib.auto
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        if self.prediction not in ("flow", "data"):
+            raise ValueError(f"prediction must be 'flow' or 'data', found {self.prediction!r}")
+        super().__post_init__()
 
     def setup(self):
         """Makes the parts."""
@@ -224,19 +233,23 @@ class PrefixDecoder(nn.Module):
             keys=context.mask[:, None, None, :],
         )
 
-    def modulation(self, t: jax.Array) -> jax.Array:
-        """The norms' scales [2 depth + 1, B, width] at times t [B] (0 = data, 1 = noise)."""
-        return time_scales(self.time_mlp, self.norm_scales, 1.0 - t)
+    def modulation(self, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The norms' scales [2 depth + 1, B, width] at times t [B] (0 = data, 1 = noise), and t."""
+        return time_scales(self.time_mlp, self.norm_scales, 1.0 - t), t
 
-    def velocity(self, x_t: jax.Array, modulation: jax.Array, context: Context) -> jax.Array:
+    def velocity(self, x_t: jax.Array, modulation: tuple[jax.Array, jax.Array], context: Context) -> jax.Array:
         """dx_t/dt, float32 [B, T, bands]; the prompt's frames are put in place of the state's."""
         if context.prompt is not None and context.prompt_mask is not None:
             x_t = jnp.where(context.prompt_mask[..., None], context.prompt, x_t)
         h = self.in_linear(x_t) + context.frames.astype(self.dtype)
         if context.text is not None:
             h = jnp.concatenate([context.text.astype(h.dtype), h], axis=1)
-        h = self.transformer(h, positions=context.positions, mask=context.keys, scales=modulation)
-        return -self.out_linear(h[:, h.shape[1] - x_t.shape[1] :]).astype(jnp.float32)
+        scales, t = modulation
+        h = self.transformer(h, positions=context.positions, mask=context.keys, scales=scales)
+        out = self.out_linear(h[:, h.shape[1] - x_t.shape[1] :]).astype(jnp.float32)
+        if self.prediction == "flow":
+            return -out
+        return predictions.flow("data", paths.Linear(), out, x_t, jnp.maximum(t, 0.05))
 
     def target_mask(self, context: Context) -> jax.Array:
         """The frames to be sampled, bool [B, T]: real and not prompt."""

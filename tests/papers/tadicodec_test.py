@@ -126,6 +126,20 @@ def test_decoder_without_condition(model):
     np.testing.assert_allclose(out[0, 0, :3], [0.393139, 0.183838, -0.077298], atol=1e-6)
 
 
+@pytest.mark.parametrize(("t", "divisor"), [(0.7, 0.7), (0.01, 0.05)])
+def test_a_decoder_of_data_gives_the_flow_from_what_it_predicts(model, t, divisor):
+    def velocity(module, prediction):
+        decoder = module.decoder.clone(prediction=prediction, parent=None)
+        variables = {"params": module.decoder.variables["params"]}
+        return decoder.apply(variables, STATE, method=lambda m, x: m.velocity(x, m.modulation(at), m.context(latents)))
+
+    at, latents = jnp.array([t]), jnp.ones((1, 3, BITS))
+    frames = -model("flow", method=velocity)  # the same network's output
+    np.testing.assert_allclose(model("data", method=velocity), (STATE - frames) / divisor, atol=1e-5)
+    with pytest.raises(ValueError, match="prediction must be 'flow' or 'data', found 'noise'"):
+        model("noise", method=velocity)
+
+
 def test_sampler_with_prompt_guidance_and_rescale(model):
     latents = model(MEL, method="encode").latents
     start = jnp.zeros_like(MEL).at[0, 8:].set(jnp.cos(0.9 * jnp.arange(16)[:, None] + 0.4 * BAND))
@@ -224,7 +238,9 @@ def test_both_initialisations():
         described["decoder"] = described["decoder"] | {"norm_init": init}
         module = build(described)
         params = jax.jit(lambda m=module: m.init(jax.random.key(0), MEL, jnp.ones(1), cond=TEXT))()["params"]
-        scales[init] = module.apply({"params": params}, jnp.array([0.3]), method=lambda m, t: m.decoder.modulation(t))
+        scales[init] = module.apply(
+            {"params": params}, jnp.array([0.3]), method=lambda m, t: m.decoder.modulation(t)[0]
+        )
         np.testing.assert_allclose(params["encoder"]["in_linear"]["kernel"].std(), 0.02, rtol=0.1)
     np.testing.assert_array_equal(scales["stable"], 1.0)
     assert abs(float(scales["reference"].mean())) < 0.01
