@@ -19,6 +19,8 @@ import jax
 import pytest
 
 _CACHE = pathlib.Path(os.environ.get("JAXTOK_TEST_CACHE", pathlib.Path(tempfile.gettempdir()) / "jaxtok-test-cache"))
+# Two programs with collectives at once can wait for each other for ever, where cores are fewer than devices.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 jax.config.update("jax_compilation_cache_dir", str(_CACHE / f"{jax.__version__}-{platform.node()}"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
