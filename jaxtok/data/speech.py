@@ -90,7 +90,7 @@ class Utterances:
             raise ValueError(f"examples: gap {self.gap}, peak {self.peak}: expected gap >= 0 and peak from 0 to 1")
         for training in (True, False):
             self.shapes(training)
-        if high * self.rate > self.shapes(True)[-1].samples:
+        if round(high * self.rate) > self.shapes(True)[-1].samples:
             raise ValueError(f"examples: seconds up to {high}, but the largest bucket has {self.buckets[-1][0]} s")
 
     def shapes(self, training: bool) -> tuple[Bucket, ...]:

@@ -61,10 +61,10 @@ class Swapped:
 Model = SpeechModel | AudioModel | VocoderModel | Swapped
 
 
-def longest(model: Model) -> float:
-    """Seconds that a model decodes in one piece."""
+def longest(model: Model, recordings: Sequence[Recording]) -> float:
+    """Seconds of recordings that a model decodes: those with text in one piece alone."""
     model = model.model if isinstance(model, Swapped) else model
-    if isinstance(model, SpeechModel):
+    if isinstance(model, SpeechModel) and all(recording.text for recording in recordings):
         return model.window // model.factor / model.token_rate
     return math.inf
 
@@ -83,10 +83,10 @@ def through(
       settings: of these.
       counts: of the codes [size] by codebook; those of these recordings are added.
     """
-    limit = longest(model)
+    limit = longest(model, recordings)
     rows = [i for i, (wave, rate) in enumerate(sounds) if len(wave) / rate <= limit]
-    again: list[np.ndarray | Unjudged] = [Unjudged(f"longer than the {limit:g} s that the model decodes at once")]
-    again = again * len(sounds)
+    reason = Unjudged(f"longer than the {limit:g} s that the model decodes at once with text")
+    again: list[np.ndarray | Unjudged] = [reason] * len(sounds)
     if isinstance(model, Swapped) and len(rows) == 1:
         again[rows[0]] = Unjudged("stands alone, with no other recording's tokens or text")
         rows = []
@@ -170,7 +170,7 @@ def times(model: Model, recording: Recording, settings: Mapping[str, Any]) -> di
     """
     found = recording.read()
     duration = len(found[0]) / found[1]
-    if duration > longest(model) or isinstance(model, Swapped):
+    if duration > longest(model, [recording]) or isinstance(model, Swapped):
         return {f"{name}_real_time_factor": None for name in ("encode", "decode")}
     keys, clock = jax.random.split(jax.random.key(0), 1), []
     for _ in range(1 + _TIMINGS):

@@ -159,7 +159,9 @@ class SpeechModel:
         """Audio of tokens: float32 [L] for a single utterance, else a list of them.
 
         Args:
-          tokens: from ``encode``; each utterance at most ``window`` frames (see ``decode_segments`` for more).
+          tokens: from ``encode``. Utterances of more than ``window`` frames are sampled piece by piece, each given
+            the last ``context`` frames of the one before; only without text, since nobody knows which words belong to
+            a piece (see ``decode_segments``).
           rng: one key, which serves every utterance alike, or a key per utterance [B]. With the same key an
             utterance sounds the same whatever stands beside it.
           text: transcripts; None takes those of the tokens, and without any the decoder goes by the tokens alone.
@@ -173,7 +175,7 @@ class SpeechModel:
           rescale: how far guidance keeps the conditional prediction's standard deviation.
 
         Raises:
-          ValueError: in one sentence, for a wrong number of texts, too long tokens, or bad settings.
+          ValueError: in one sentence, for a wrong number of texts, too long tokens with text, or bad settings.
         """
         sampler = FlowSampler(steps=steps, guidance=guidance, rescale=rescale)
         mel, mask = self.decode_mel(
@@ -208,27 +210,50 @@ class SpeechModel:
             own = self._encode([before])[0]
             codes = np.concatenate([np.broadcast_to(own, (batch, *own.shape)), codes], axis=1)
             mask = np.concatenate([np.ones((batch, len(own)), bool), mask], axis=1)
-        frames = codes.shape[1] * self.factor
-        if frames > self.window:
-            seconds = self.frontend.hop / self.rate
+        frames, seconds = codes.shape[1] * self.factor, self.frontend.hop / self.rate
+        if frames > self.window and texts is not None:
             raise ValueError(
                 f"tokens: {frames * seconds:.1f} s with the prompt, at most {self.window * seconds:.1f} s are decoded "
-                "in one piece; give decode_segments a list of (tokens, text)"
+                "in one piece; give decode_segments a list of (tokens, text), or leave the text out"
             )
+        if len(before) >= self.window:
+            raise ValueError(f"prompt: lasts {len(before) * seconds:.2f} s, expected below {self.window * seconds:.2f}")
+        draw = functools.partial(self._piece, texts=texts, sampler=sampler or FlowSampler())
+        given, keys = np.broadcast_to(before, (batch, *before.shape)), jnp.broadcast_to(rng, (batch,))
+        if frames <= self.window:
+            mel = draw(codes, mask, given, keys)
+        else:
+            rows = [self._continued(draw, *row) for row in zip(codes, mask, given, keys)]
+            mel = jnp.asarray(np.stack(rows))
+        return mel[:, len(before) :], jnp.asarray(np.repeat(mask, self.factor, axis=1)[:, len(before) :])
+
+    def _piece(self, codes, mask, before, keys, *, texts, sampler) -> jax.Array:
+        """Mel [B, N * factor, F] of codes [B, N, Q] with mask [B, N], whose first frames are ``before`` [B, P, F]."""
+        frames, given = codes.shape[1] * self.factor, before.shape[1]
         padded = windows.padded(frames, self.window)
         width = ((0, 0), (0, padded // self.factor - codes.shape[1]))
-        cond: dict[str, Any] = {}
-        if texts is not None:
-            cond |= self._ids(texts)
-        if len(before):
-            shown = np.pad(before, ((0, padded - len(before)), (0, 0)))
-            cond["prompt"] = np.broadcast_to(shown, (batch, *shown.shape))
-            cond["prompt_mask"] = np.broadcast_to(np.arange(padded) < len(before), (batch, padded))
+        cond = {} if texts is None else self._ids(texts)
+        if given:
+            cond["prompt"] = np.pad(before, ((0, 0), (0, padded - given), (0, 0)))
+            cond["prompt_mask"] = np.broadcast_to(np.arange(padded) < given, (len(codes), padded))
         mel = _sample(
-            self.module, sampler or FlowSampler(), self.params, jnp.asarray(np.pad(codes, (*width, (0, 0)))),
-            np.repeat(np.pad(mask, width), self.factor, axis=1), cond, jnp.broadcast_to(rng, (batch,)),
+            self.module, sampler, self.params, jnp.asarray(np.pad(codes, (*width, (0, 0)))),
+            np.repeat(np.pad(mask, width), self.factor, axis=1), cond, keys,
         )  # fmt: skip
-        return mel[:, len(before) : frames], jnp.asarray(np.repeat(mask, self.factor, axis=1)[:, len(before) :])
+        return mel[:, :frames]
+
+    def _continued(self, draw, codes, mask, before, key) -> np.ndarray:
+        """Mel [N * factor, F] of one row longer than ``window``: each piece is given the end of the one before it."""
+        most, whole = self.window // self.factor, self.factor * int(mask.sum())
+        done, piece, start = before, 0, 0
+        while len(done) < whole:
+            part = slice(start // self.factor, min(start // self.factor + most, whole // self.factor))
+            given = done[None, start:]
+            own = jax.random.fold_in(key, piece) if piece else key  # the first as if there were no other
+            mel = draw(codes[None, part], mask[None, part], given, own[None])
+            done = np.concatenate([done, np.asarray(mel[0, given.shape[1] :])])
+            piece, start = piece + 1, len(done) - self.context // self.factor * self.factor
+        return np.pad(done, ((0, len(codes) * self.factor - len(done)), (0, 0)))
 
     def decode_segments(self, segments: Sequence[tuple[Tokens, str]], *, rng: jax.Array, **settings: Any) -> np.ndarray:
         """Audio [L] of a long recording given as (tokens, text) segments of one utterance each, end to end.

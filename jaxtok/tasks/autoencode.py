@@ -29,6 +29,8 @@ class SpeechFlow:
       prompt_rate: probability that a sample shows a clean prefix, of min(T/4, 5) to prompt_share * T frames.
       code_drop: probability that a sample's tokens are hidden from the decoder, for guidance.
       text_drop: probability that a sample's text is hidden.
+      shift: of the drawn times, see :func:`jaxtok.diffusion.times.shift`; above 1 more of them near noise, where the
+        decoder depends on the tokens.
       path: the interpolation; TaDiCodec leaves 1e-5 of noise at the data end.
     """
 
@@ -38,6 +40,7 @@ class SpeechFlow:
     prompt_share: float = 0.4
     code_drop: float = 0.2
     text_drop: float = 0.0
+    shift: float = 1.0
     path: paths.Linear = paths.Linear(floor=1e-5)
 
     accumulable = False  # the quantizer's entropy is of the whole batch
@@ -144,7 +147,7 @@ class _Draws:
         parts = jax.vmap(lambda key: jax.random.split(key, 6))(keys)
         length = prompts.lengths(parts[:, 3], parts[:, 2], mask.sum(1), rate=task.prompt_rate, share=task.prompt_share)
         return cls(
-            t=times.uniform(parts[:, 0]),
+            t=jnp.asarray(times.shift(times.uniform(parts[:, 0]), task.shift)),
             noise=noise.sequence(parts[:, 1], mask.shape[1], bands),
             prompt=jnp.arange(mask.shape[1]) < length[:, None],
             code_keep=times.uniform(parts[:, 4]) >= task.code_drop,

@@ -152,6 +152,11 @@ def test_bad_fields(fields, message):
         Utterances(**fields)
 
 
+def test_a_length_that_is_no_binary_fraction_fills_its_bucket():
+    assert 10.8 * 24000 > 259200  # in floating point
+    assert Utterances(seconds=(1.0, 10.8), buckets=((10.8, 9),), multiple=320).shapes(True) == (Bucket(259200, 9),)
+
+
 def test_a_record_that_is_not_as_the_index_says(folder, source):
     (folder / "002.wav").write_bytes((folder / "020.wav").read_bytes())
     with pytest.raises(speech.CorruptRecord, match=re.escape("record 2 (002.wav): lasts 1.800 s")) as caught:

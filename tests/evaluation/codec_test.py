@@ -132,11 +132,12 @@ def test_what_cannot_be_reconstructed_is_said(place):
     long = sound(int(2.6 * RATE), 0)
     counts: dict = {}
     model = jaxtok.load(place / "speech")  # its window is 128 frames of 20 ms
-    found = codec_runs.through(model, [(long, RATE)], [recording("long", long)], jax.random.split(KEY, 1), {}, counts)
+    spoken, keys = recording("long", long, text="words"), jax.random.split(KEY, 1)
+    found = codec_runs.through(model, [(long, RATE)], [spoken], keys, {}, counts)
     assert "longer than the 2.56 s" in str(found[0]) and isinstance(found[0], Unjudged) and not counts
-    assert codec_runs.times(model, recording("long", long), {}) == {
-        "encode_real_time_factor": None, "decode_real_time_factor": None,
-    }  # fmt: skip
+    assert codec_runs.times(model, spoken, {}) == {"encode_real_time_factor": None, "decode_real_time_factor": None}
+    found = codec_runs.through(model, [(long, RATE)], [recording("long", long)], keys, {"steps": 1}, pieces := {})
+    assert found[0].shape == (int(2.6 * model.rate),) and pieces[0].sum() == 17  # without text piece by piece
     wave = sound(1600, 0)
     broken = Halving(jnp.zeros(3)).replace(gain=np.nan)
     found = codec_runs.through(broken, [(wave, RATE)], [recording("a", wave)], jax.random.split(KEY, 1), {}, counts)

@@ -10,6 +10,7 @@ import pytest
 import jaxtok
 from jaxtok import model as model_lib
 from jaxtok.signal import windows
+from jaxtok.tokenizers.diffusion import FlowSampler
 
 UNIT = 8 * 480
 
@@ -78,10 +79,30 @@ def test_long_recordings_are_encoded_in_windows(model):
     low, high, start, end = spans[1]
     inside = model._encode([mel[low:high]])[0]
     np.testing.assert_array_equal(tokens.codes[0, start // 8 : end // 8], inside[(start - low) // 8 : (end - low) // 8])
-    with pytest.raises(ValueError, match=r"8.0 s with the prompt, at most 2.6 s"):
-        model.decode(tokens, rng=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"8.0 s with the prompt, at most 2.6 s .* or leave the text out"):
+        model.decode(tokens, rng=jax.random.key(0), text="long")
     parts = [(model.encode(wave[:40000]), "a"), (model.encode(wave[40000:90000]), "b")]
     assert model.decode_segments(parts, rng=jax.random.key(0), steps=1).shape == (90000,)
+
+
+def test_long_recordings_are_decoded_in_pieces_that_continue_each_other(model):
+    waves, key, sampler = [noise(24000 * 4, 1), noise(9000, 2)], jax.random.key(3), FlowSampler(2)
+    tokens = model.encode(waves)  # 200 frames and 24; a piece holds 128, the next is given 16 of them
+    mel, mask = model.decode_mel(tokens, rng=key, sampler=sampler)
+    assert mel.shape == (2, 200, 128) and mask.sum(1).tolist() == [200, 24] and not mel[1, 24:].any()
+    short, _ = model.decode_mel(model.encode(waves[1]), rng=key, sampler=sampler)
+    np.testing.assert_allclose(mel[1, :24], short[0], atol=1e-4)
+    codes = np.asarray(tokens.codes)[:1]
+    first, _ = model.decode_mel(model.tokens(codes[0, :16]), rng=key, sampler=sampler)
+    np.testing.assert_allclose(mel[0, :128], first[0], atol=1e-4)
+    piece = dict(mask=np.ones((1, 11), bool), keys=jax.random.fold_in(key, 1)[None], texts=None, sampler=sampler)
+    second = model._piece(codes[:, 14:], before=np.asarray(first[:, 112:]), **piece)
+    np.testing.assert_allclose(mel[0, 128:], second[0, 16:], atol=1e-4)
+    fresh = model._piece(codes[:, 14:], before=np.zeros((1, 0, 128), np.float32), **piece)
+    assert float(jnp.abs(fresh[0, 16:] - second[0, 16:]).max()) > 1e-3  # what came before is heard
+    assert model.decode(tokens, rng=key, steps=1)[0].shape == (96000,)
+    with pytest.raises(ValueError, match=r"prompt: lasts 2.56 s, expected below 2.56"):
+        model.decode(tokens, rng=key, prompt=noise(65000))
 
 
 def test_prompt_is_not_part_of_the_output(model):

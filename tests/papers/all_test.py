@@ -52,6 +52,19 @@ def test_paper_has_the_published_size(slug):
 
 
 @slug_of
+def test_mini_describes_its_batches(slug):
+    """The data's fields are checked as they are built; mini runs elsewhere in no test."""
+    config = jaxtok.get_config(f"{slug}:mini")
+    data = config.data.copy_and_resolve_references().to_dict()
+    if slug in ("llamagen", "maskgit"):  # their tokens come from another mini's run
+        with pytest.raises(ValueError, match="'runs/fvq': no run there"):
+            abstract_batch(data, config.train.batch_size)
+        return
+    shapes = abstract_batch(data, config.train.batch_size)
+    assert shapes and {shape[0] for shape, _ in shapes.values()} == {config.train.batch_size}
+
+
+@slug_of
 def test_tiny_trains_in_the_real_loop(slug, tmp_path):
     config = jaxtok.get_config(f"{slug}:tiny")
     config.train.mesh.data = 1  # eight devices are tested once per family, and cost eight times the compilation
