@@ -39,17 +39,21 @@ def paper(variant="paper", strides=(4, 5, 5, 6)) -> ml_collections.ConfigDict:
         codebook=dict(size=4096, decay=0.99**2, kmeans=200, revive=0.0), edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         periods=(2, 3, 5, 7, 11), layers=(32, 128, 512, 1024, 1024), n_ffts=(1024, 2048, 512), maps=(64, 32),
         source="arrayrecord:/data/libritts", seconds=(3.0, 6.0, 12.0, 24.0), crop=72000,
-        steps=1_000_000, batch_size=320, peak=2e-4, every=(100, 5000, 8, 5000),
+        steps=1_000_000, start=0, batch_size=320, peak=2e-4, every=(100, 5000, 8, 5000),
     )  # fmt: skip
 
 
 def mini() -> ml_collections.ConfigDict:
     return config(
         variant="mini", strides=(2, 4, 5, 8), channels=8, dimension=64, width=128, hidden=384, depth=4, groups=8,
-        codebook=dict(size=128, decay=0.99, kmeans=20, revive=0.2), edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
+        # 240 tokens a batch. Without both of gain and standardized channels the decoder read no token in 300 steps.
+        gain=2.0,
+        codebook=dict(size=256, decay=0.95, kmeans=20, revive=0.2, commitment=0.25), standardized=True,
+        mels=dict(**MEL, scales=dict(ref="jaxtok.losses.spectral:DAC"), log_base=10.0),
+        weight=15.0, edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         periods=(2, 3, 5), layers=(8, 16, 32, 64, 64), n_ffts=(1024, 512), maps=(8, 8),
         source="samples:speech,samples:sounds", seconds=(10.8,), crop=9600,
-        steps=1500, batch_size=8, peak=1e-3, every=(10, 500, 4, 500),
+        steps=3000, start=2000, batch_size=8, peak=1e-3, clip=1.0, every=(20, 500, 4, 500),
     )  # fmt: skip
 
 
@@ -58,36 +62,47 @@ def tiny() -> ml_collections.ConfigDict:
         variant="tiny", strides=(600,), channels=2, dimension=4, width=8, hidden=8, depth=1, groups=2,
         codebook=dict(size=8, decay=0.99, kmeans=2, revive=0.2),
         periods=(2,), layers=(2,), n_ffts=(512,), maps=(2, 2), edges=(0.0, 1.0),
-        source="samples:speech", seconds=(2.55,), crop=2400, steps=4, batch_size=8, peak=1e-3, every=(1, 2, 1, 2),
+        source="samples:speech", seconds=(2.55,), crop=2400, steps=4, start=0, batch_size=8, peak=1e-3,
+        every=(1, 2, 1, 2),
     )  # fmt: skip
+
+
+MEL = dict(ref="jaxtok.losses.spectral:mel")  # the paper's distance
 
 
 def config(
     *, variant, strides, channels, dimension, width, hidden, depth, groups, codebook, periods, layers, n_ffts, maps,
-    edges, source, seconds, crop, steps, batch_size, peak, every,
+    edges, source, seconds, crop, steps, start, batch_size, peak, every, gain=1.0,
+    standardized=False, clip=0.0, mels=MEL, weight=45.0,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
     rate, hop, term = 24000, math.prod(strides), "jaxtok.tasks.waveform:Term"
-    optimizer = dict(  # AdamW as PyTorch has it: weight decay 0.01 on everything
-        target="jaxtok.train.optimizers:adamw", b1=0.9, b2=0.999, weight_decay=0.01, decay=".*",
-        schedule=dict(target="jaxtok.train.schedules:cosine", peak=peak, steps=steps),
-    )  # fmt: skip
+    quantizer = dict(target="jaxtok.quantizers:EMAVQ", width=dimension, commitment=1000.0) | codebook  # a mean's weight
+    if standardized:
+        quantizer = dict(target="jaxtok.quantizers:Standardized", width=dimension, inner=quantizer)
+
+    def player(name, begin):  # AdamW as PyTorch has it: weight decay 0.01 on everything
+        schedule = dict(target="jaxtok.train.schedules:cosine", peak=peak, steps=steps - begin)
+        optimizer = dict(target="jaxtok.train.optimizers:adamw", weight_decay=0.01, decay=".*", schedule=schedule)
+        return dict(pattern=f"{name}/.*", start=begin, clip=clip, optimizer=optimizer)
+
     return ml_collections.ConfigDict(dict(
         slug="wavtokenizer", variant=variant, seed=0, rate=rate,
         model=dict(
             target="jaxtok.tokenizers.waveform:WaveformTokenizer", conditional=True,
             encoder=dict(
-                target="jaxtok.nn.seanet:Encoder", dimension=dimension, width=channels, strides=strides, causal=False
+                target="jaxtok.nn.seanet:Encoder", dimension=dimension, width=channels, strides=strides, causal=False,
+                gain=gain,
             ),
-            # 1000 times a mean over channels.
-            quantizer=dict(target="jaxtok.quantizers:EMAVQ", width=dimension, commitment=1000.0, **codebook),
+            quantizer=quantizer,
             decoder=dict(
                 target="jaxtok.papers.wavtokenizer:Decoder", dimension=dimension, width=width, hidden=hidden,
                 depth=depth, n_fft=4 * hop, hop=hop, bandwidths=4, groups=groups, rate=0.1,
             ),
         ),
         task=dict(
-            target="jaxtok.tasks.autoencode_audio:AudioAutoencode", weight=45.0, crop=crop, bandwidths=4,
+            target="jaxtok.tasks.autoencode_audio:AudioAutoencode", weight=weight, crop=crop, bandwidths=4,
+            reconstruction=mels,
             discriminator=dict(target="jaxtok.papers.wavtokenizer:panel", periods=periods, layers=layers,
                                n_ffts=n_ffts, maps=maps, edges=edges),
             terms=dict(
@@ -109,10 +124,7 @@ def config(
         ),
         train=dict(
             steps=steps, batch_size=batch_size, ema=0.0, mesh=dict(data=-1, fsdp=1, tensor=1), sharding=(),
-            players=dict(
-                generator=dict(pattern="generator/.*", optimizer=optimizer),
-                discriminator=dict(pattern="discriminator/.*", optimizer=optimizer),
-            ),
+            players=dict(generator=player("generator", 0), discriminator=player("discriminator", start)),
             log_every=every[0], evaluate_every=every[1], evaluate_batches=every[2], checkpoint_every=every[3],
         ),
         after=(dict(ref="jaxtok.tasks.audio_report:write"),),

@@ -22,5 +22,6 @@ from jaxtok.quantizers.scalar import Continuous as Continuous
 from jaxtok.quantizers.scalar import Perturbed as Perturbed
 from jaxtok.quantizers.scalar import ScalarRound as ScalarRound
 from jaxtok.quantizers.simvq import SimVQ as SimVQ
+from jaxtok.quantizers.standardized import Standardized as Standardized
 from jaxtok.quantizers.vq import VQ as VQ
 from jaxtok.quantizers.vq import export as export

@@ -42,6 +42,7 @@ class AudioAutoencode:
       floor: a warning is given when fewer codes are in use than this share of what uniform codes would show ...
       patience: ... later than so many steps.
       judge: the front end of the mel distance in evaluation, the same for all systems.
+      judged: False leaves the discriminators out of both players' losses, see :meth:`without`.
     """
 
     model: WaveformTokenizer
@@ -57,6 +58,7 @@ class AudioAutoencode:
     floor: float = 0.25
     patience: int = 200
     judge: MelFrontEnd = MelFrontEnd()
+    judged: bool = True
 
     def __post_init__(self):
         if sorted(self.terms) != sorted(self.discriminator.ensembles):
@@ -101,11 +103,19 @@ class AudioAutoencode:
         def judge(params: Any, audio: jax.Array) -> Any:
             return self.discriminator.apply({"params": params}, audio, ids)
 
-        found = waveform.opinion(judge, params["discriminator"], x, y, self.terms)
         distance = self.reconstruction(x, y).mean()
-        loss = self.weight * distance + tokens.loss + adversarial.started(step, self.start) * found.generator
-        numbers = {"reconstruction": distance, "quantizer": tokens.loss, **tokens.metrics, **watched, **found.numbers}
+        loss = self.weight * distance + tokens.loss
+        numbers = {"reconstruction": distance, "quantizer": tokens.loss, **tokens.metrics, **watched}
+        if not self.judged:
+            return {"generator": (loss, numbers)}, state
+        found = waveform.opinion(judge, params["discriminator"], x, y, self.terms)
+        loss += adversarial.started(step, self.start) * found.generator
+        numbers |= found.numbers
         return {"generator": (loss, numbers), "discriminator": (found.discriminator, found.record)}, state
+
+    def without(self, players: frozenset[str]) -> "AudioAutoencode":
+        """The task while these players do not move yet: without discriminators there is nothing that they say."""
+        return dataclasses.replace(self, judged="discriminator" not in players)
 
     def evaluate(
         self, params: Any, state: Any, batch: Batch, rng: jax.Array, *, frozen: Any = None

@@ -36,10 +36,12 @@ class Vocode:
       criterion: see :data:`jaxtok.losses.adversarial.CRITERIA`.
       lecam: weight of LeCam regularisation; 0 for none.
       start: step from which the discriminator's opinion counts for the generator; when it begins to learn itself is
-        its player's ``start``.
+        its player's ``start``,
+        before which it says nothing.
       crop: samples of a training example.
       peak: (low, high) in decibels: each recording is brought to a peak drawn between them; () leaves it.
       judge: the front end of the mel distance in evaluation, the same for all vocoders.
+      judged: False leaves the discriminators out of both players' losses, see :meth:`without`.
     """
 
     model: Any
@@ -56,6 +58,7 @@ class Vocode:
     crop: int = 16384
     peak: tuple[float, ...] = (-6.0, -1.0)
     judge: MelFrontEnd = MelFrontEnd()
+    judged: bool = True
 
     def __post_init__(self):
         adversarial.criterion(self.criterion)
@@ -98,6 +101,8 @@ class Vocode:
         x = self.crops(batch, noise.per_example(rng, batch["index"]))
         y = self.model.apply({"params": params["generator"]}, self.frontend(x))
         distance = self.reconstruction(x, y).mean()
+        if not self.judged:
+            return {"generator": (self.weight * distance, {"reconstruction": distance})}, state
         found = waveform.opinion(self._judge, params["discriminator"], x, y, self._terms())
         told, record = found.discriminator, found.record
         if self.lecam:
@@ -107,6 +112,10 @@ class Vocode:
         loss = self.weight * distance + adversarial.started(step, self.start) * found.generator
         numbers = {"reconstruction": distance} | found.numbers
         return {"generator": (loss, numbers), "discriminator": (told, record)}, state
+
+    def without(self, players: frozenset[str]) -> "Vocode":
+        """The task while these players do not move yet: without discriminators there is nothing that they say."""
+        return dataclasses.replace(self, judged="discriminator" not in players)
 
     def evaluate(
         self, params: Any, state: Any, batch: Batch, rng: jax.Array, *, frozen: Any = None

@@ -80,5 +80,13 @@ class RowsStay:
         further = getattr(self.task, "programs", None)  # a task need not have any
         return {name: (held(fn), args) for name, (fn, args) in (further(params, batch) if further else {}).items()}
 
+    @property
+    def without(self) -> Any:
+        """The task's own ``without``, whose tasks keep their rows, too; no attribute where the task has none."""
+        inner = getattr(self.task, "without", None)
+        if inner is None:
+            raise AttributeError(f"{type(self.task).__name__} has no 'without'")
+        return lambda players: RowsStay(inner(players), self.mesh)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "task"), name)

@@ -116,9 +116,12 @@ def train(config: Any, workdir: epath.PathLike, *, stop_after: int = 0, callback
                 batch = sharding.put_batch(mesh, _next(stream, step))
             code = asked.code or (2 if lock.lost else 0) or (3 if checkpoints.failure else 0)
             trace.before(step)
-            cost = progress.cost(program.step, state, frozen, batch, codes[0])
+            step_fn = program.at(step)
+            if step > begin and step_fn is not program.at(step - 1):
+                _check(progress.drain(), checkpoints)  # so that its compilation is not timed
+            cost = progress.cost(step_fn, state, frozen, batch, codes[0])
             with jax.transfer_guard("disallow"):  # whatever moves between host and device here is a mistake
-                state, out = program.step(state, frozen, batch, codes[code])
+                state, out = step_fn(state, frozen, batch, codes[code])
             step, batch = step + 1, None
             signal = progress.push(step, out, cost)
             for callback in callbacks:

@@ -2,7 +2,9 @@
 
 Config of one: ``dict(pattern=".*", start=0, stop=0, period=1, clip=0.5, optimizer=dict(target=..., schedule=...))``.
 It moves at steps ``start``, ``start + period``, ... below ``stop`` (0: without end); at all other steps neither its
-parameters nor its moments change by a bit, and its schedule does not advance.
+parameters nor its moments change by a bit, and its schedule does not advance. Until the last player has begun, a task
+with ``without(players)`` is trained as the task that this returns for those still waiting, so that their losses cost
+nothing: a second program, compiled when the first is done.
 """
 
 import dataclasses

@@ -26,7 +26,8 @@ class Program:
       players: with their paths.
       init: ``batch -> (state, frozen)``.
       frozen: ``batch -> frozen`` alone, for a run that is resumed.
-      step: ``(state, frozen, batch, stop) -> (state, out)``; consumes its state.
+      step: ``(state, frozen, batch, stop) -> (state, out)``; consumes its state. Where all players move.
+      early: the steps before, by the number from which each is the one to call; see :meth:`at`.
       like: shapes, dtypes and shardings of (state, frozen).
       stop: the shape, dtype and sharding of ``stop``.
     """
@@ -35,8 +36,15 @@ class Program:
     init: Callable[..., tuple[TrainState, Tree]]
     frozen: Callable[..., Tree]
     step: Any
+    early: Mapping[int, Any]
     like: tuple[TrainState, Tree]
     stop: jax.ShapeDtypeStruct
+
+    def at(self, step: int) -> Any:
+        """The step function of step number ``step``; another one while a late player's losses are left out."""
+        waiting = [begin for begin in self.early if begin <= step]
+        last = max((player.start for player in self.players), default=0)
+        return self.early[max(waiting)] if waiting and step < last else self.step
 
 
 def make_task(config: Mapping[str, Any], mesh: Mesh) -> Any:
@@ -69,24 +77,30 @@ def make_program(config: Mapping[str, Any], task: Any, mesh: Mesh, batch: Mappin
         sharding.state_shardings(mesh, abstract[0], plan["sharding"]),
         sharding.tree_shardings(mesh, abstract[1]),
     )
-    step = make_step(
-        task,
-        players,
-        seed=seed,
-        accumulate=plan["accumulate"],
-        ema=plan["ema"],
-        micro=sharding.rows(mesh, before=1),
-    )
+
+    def step(task: Any) -> Any:
+        fn = make_step(
+            task, players, seed=seed, accumulate=plan["accumulate"], ema=plan["ema"],
+            micro=sharding.rows(mesh, before=1),
+        )  # fmt: skip
+        return jax.jit(
+            fn,
+            donate_argnums=0,
+            out_shardings=(places[0], sharding.replicated(mesh)),
+            compiler_options=compiler.options(mesh),
+        )
+
+    early = {}
+    if hasattr(task, "without"):  # players that start late cost nothing before, where the task can leave them out
+        begins = sorted({0, *(player.start for player in players)})[:-1]
+        idle = {begin: frozenset(player.name for player in players if player.start > begin) for begin in begins}
+        early = {begin: step(task.without(names)) for begin, names in idle.items()}
     return Program(
         players=players,
         init=jax.jit(init, out_shardings=places),
         frozen=jax.jit(lambda b: init(b)[1], out_shardings=places[1]),
-        step=jax.jit(
-            step,
-            donate_argnums=0,
-            out_shardings=(places[0], sharding.replicated(mesh)),
-            compiler_options=compiler.options(mesh),
-        ),
+        step=step(task),
+        early=early,
         like=jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, places),
         stop=sharding.flags_like(mesh),
     )

@@ -77,7 +77,7 @@ class Progress:
 
     def cost(self, step_fn: Any, state: Any, frozen: Any, batch: Mapping[str, jax.Array], stop: jax.Array) -> float:
         """FLOPs of a step on batches of these shapes; counted once per shape, from the trace that the step needs."""
-        kind = tuple((name, value.shape) for name, value in batch.items())
+        kind = (step_fn, *((name, value.shape) for name, value in batch.items()))
         if kind not in self._costs:
             self._costs[kind] = flops.of(step_fn, state, frozen, batch, stop)
         return self._costs[kind]

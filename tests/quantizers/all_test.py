@@ -32,6 +32,7 @@ QUANTIZERS = {
     "vq-unit": jq.VQ(size=64, width=WIDTH, normalize="all"),
     "ema": jq.EMAVQ(size=64, width=WIDTH, revive=0.5, kmeans=2),
     "ema-cosine": jq.EMAVQ(size=64, width=WIDTH, cosine=True),
+    "standardized": jq.Standardized(inner=jq.EMAVQ(size=64, width=WIDTH), width=WIDTH),
     "factorized": jq.FactorizedVQ(size=64, width=WIDTH, inner_width=3),
     "simvq": jq.SimVQ(size=64, width=WIDTH),
     "fvq": jq.FVQ(size=64, width=WIDTH, patch=4, hidden=16, heads=2),

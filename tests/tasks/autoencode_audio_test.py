@@ -130,6 +130,28 @@ def test_losses_are_the_published_sums(ready, both, batch, parts):
     np.testing.assert_allclose(early[0], 45 * distance + tokens.loss, rtol=1e-4)
 
 
+def test_without_discriminators_is_before_they_count(ready, both, batch):
+    """The step of a discriminator's player that has not begun leaves it out, and moves the generator alike."""
+    params, state = ready
+    assert TASK.without(frozenset({"other"})) == TASK
+    alone = TASK.without(frozenset({"discriminator"}))
+
+    @jax.jit
+    def run(params):
+        def loss(params):
+            found, after = alone.losses(params, state, batch, jax.random.key(7), 1)
+            assert list(found) == ["generator"]
+            return found["generator"][0], after
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    (value, after), gradient = run(params)
+    found, gradients, kept = both(params, state, batch, 1)
+    np.testing.assert_allclose(value, found["generator"][0], rtol=1e-6)
+    for one, other in zip(jax.tree.leaves((gradient, after)), jax.tree.leaves((gradients["generator"], kept))):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
+
+
 def test_no_loss_reaches_the_other_player_and_each_reaches_all_of_its_own(ready, both, batch):
     _, gradients, _ = both(*ready, batch, 2)
     for player, gradient in gradients.items():

@@ -188,7 +188,9 @@ def test_resuming_is_bit_equal_with_the_discriminator_and_its_averages(tmp_path)
     with open(tmp_path / "parts" / "metrics.jsonl", "a") as file:  # a step that a killed process logged, never saved
         file.write('{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
     train(config(4), tmp_path / "parts")
-    curves = [[line["loss"] for line in read_lines(tmp_path / name / "metrics.jsonl")] for name in ("whole", "parts")]
+    lines = [read_lines(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts")]
+    assert ["discriminator/loss" in line for line in lines[0]] == [False, True, True, True]  # it starts at step 1
+    curves = [[line["loss"] for line in found] for found in lines]
     assert len(curves[0]) == 4 and curves[0] == curves[1]
     for item in ("params", "opt", "state"):
         one, other = (jax.tree.map(np.asarray, load_item(tmp_path / name, item)) for name in ("whole", "parts"))
