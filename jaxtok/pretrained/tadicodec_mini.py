@@ -2,9 +2,9 @@
 
     jaxtok train --config jaxtok/pretrained/tadicodec_mini.py --workdir runs/tadicodec
 
-The recipe of weights to be shipped, which are not there yet: one voice in English and Spanish, and a decoder that
-predicts the frames and not their velocity, more often near noise, where it needs the tokens. What was tried before
-stands in ``experiments/LOG.md``.
+The recipe of the weights "tadicodec-mini", whose model card has the numbers: one voice in English and Spanish, and a
+decoder that predicts the frames and not their velocity, more often near noise, where it needs the tokens. What was
+tried before stands in ``experiments/LOG.md``.
 """
 
 import ml_collections

@@ -14,7 +14,7 @@ CACHE = (
     "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs",
     "jax_persistent_cache_min_entry_size_bytes",
 )  # fmt: skip
-FIGURES = {"quantizers": 3, "tadicodec": 2}
+FIGURES = {"codecs": 1, "quantizers": 3, "tadicodec": 2}
 
 every = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
