@@ -20,7 +20,7 @@ PAPER = dict(
     url="https://arxiv.org/abs/2408.16532",
     modality="audio",
     family="tokenizer (one codebook, adversarial)",
-    status="tokenizer and its training complete; no run of it is recorded yet",
+    status="tokenizer and its training complete; a small one ships, `wavtokenizer-mini`",
 )
 
 
@@ -39,7 +39,7 @@ def paper(variant="paper", strides=(4, 5, 5, 6)) -> ml_collections.ConfigDict:
         codebook=dict(size=4096, decay=0.99**2, kmeans=200, revive=0.0), edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         periods=(2, 3, 5, 7, 11), layers=(32, 128, 512, 1024, 1024), n_ffts=(1024, 2048, 512), maps=(64, 32),
         source="arrayrecord:/data/libritts", seconds=(3.0, 6.0, 12.0, 24.0), crop=72000,
-        steps=1_000_000, start=0, batch_size=320, peak=2e-4, every=(100, 5000, 8, 5000),
+        steps=1_000_000, batch_size=320, peak=2e-4, every=(100, 5000, 8, 5000),
     )  # fmt: skip
 
 
@@ -47,8 +47,7 @@ def mini() -> ml_collections.ConfigDict:
     return config(
         variant="mini", strides=(2, 4, 5, 8), channels=8, dimension=64, width=128, hidden=384, depth=4, groups=8,
         # 240 tokens a batch. Without both of gain and standardized channels the decoder read no token in 300 steps.
-        gain=2.0,
-        codebook=dict(size=256, decay=0.95, kmeans=20, revive=0.2, commitment=0.25), standardized=True,
+        gain=2.0, standardized=True, codebook=dict(size=256, decay=0.95, kmeans=20, revive=0.2, commitment=0.25),
         mels=dict(**MEL, scales=dict(ref="jaxtok.losses.spectral:DAC"), log_base=10.0),
         weight=15.0, edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         periods=(2, 3, 5), layers=(8, 16, 32, 64, 64), n_ffts=(1024, 512), maps=(8, 8),
@@ -62,8 +61,7 @@ def tiny() -> ml_collections.ConfigDict:
         variant="tiny", strides=(600,), channels=2, dimension=4, width=8, hidden=8, depth=1, groups=2,
         codebook=dict(size=8, decay=0.99, kmeans=2, revive=0.2),
         periods=(2,), layers=(2,), n_ffts=(512,), maps=(2, 2), edges=(0.0, 1.0),
-        source="samples:speech", seconds=(2.55,), crop=2400, steps=4, start=0, batch_size=8, peak=1e-3,
-        every=(1, 2, 1, 2),
+        source="samples:speech", seconds=(2.55,), crop=2400, steps=4, batch_size=8, peak=1e-3, every=(1, 2, 1, 2),
     )  # fmt: skip
 
 
@@ -72,8 +70,8 @@ MEL = dict(ref="jaxtok.losses.spectral:mel")  # the paper's distance
 
 def config(
     *, variant, strides, channels, dimension, width, hidden, depth, groups, codebook, periods, layers, n_ffts, maps,
-    edges, source, seconds, crop, steps, start, batch_size, peak, every, gain=1.0,
-    standardized=False, clip=0.0, mels=MEL, weight=45.0,
+    edges, source, seconds, crop, steps, batch_size, peak, every,
+    gain=1.0, standardized=False, mels=MEL, weight=45.0, start=0, clip=0.0,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
     rate, hop, term = 24000, math.prod(strides), "jaxtok.tasks.waveform:Term"

@@ -1,18 +1,17 @@
 """Quantization in a space of few channels, by direction (ViT-VQGAN, arXiv 2110.04627; DAC, arXiv 2306.06546)."""
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxtok.quantizers.nearest import nearest
-from jaxtok.quantizers.quantized import Quantized, vectors
+from jaxtok.quantizers.quantized import Around, Quantized, vectors
 from jaxtok.quantizers.vq import VQ
 
 
-class Projected(nn.Module):
+class Projected(Around):
     """Any quantizer between two linear maps: z [..., width] -> inner width -> [..., width].
 
     ``latents`` and ``decode`` are after the second map, ``loss`` is the inner one's.
@@ -31,26 +30,10 @@ class Projected(nn.Module):
       bias: of both maps.
     """
 
-    inner: Any
     width: int
     inner_width: int
     weight_norm: bool = False
     bias: bool = True
-
-    @property
-    def codebook_size(self) -> int:
-        """The inner quantizer's."""
-        return self.inner.codebook_size
-
-    @property
-    def num_codebooks(self) -> int:
-        """The inner quantizer's."""
-        return self.inner.num_codebooks
-
-    @property
-    def accumulable(self) -> bool:
-        """The inner quantizer's."""
-        return self.inner.accumulable
 
     def setup(self):
         """The two maps."""

@@ -1,5 +1,8 @@
 """What every quantizer returns, and what all of them compute alike."""
 
+from typing import Any
+
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -20,6 +23,39 @@ class Quantized:
     codes: jax.Array | None
     loss: jax.Array
     metrics: dict[str, jax.Array]
+
+
+class Around(nn.Module):
+    """A quantizer around another, whose codes and sizes it has; a subclass says what ``__call__`` does.
+
+    Attributes:
+      inner: the quantizer.
+    """
+
+    inner: Any
+
+    @property
+    def codebook_size(self) -> int:
+        """The inner quantizer's."""
+        return self.inner.codebook_size
+
+    @property
+    def num_codebooks(self) -> int:
+        """The inner quantizer's."""
+        return self.inner.num_codebooks
+
+    @property
+    def accumulable(self) -> bool:
+        """The inner quantizer's."""
+        return self.inner.accumulable
+
+    def encode(self, z: jax.Array) -> jax.Array:
+        """The inner quantizer's codes."""
+        return self.inner.encode(z)
+
+    def decode(self, codes: jax.Array) -> jax.Array:
+        """The inner quantizer's vectors."""
+        return self.inner.decode(codes)
 
 
 def vectors(z: jax.Array, width: int, name: str) -> jax.Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxtok.quantizers import codes as codes_lib
 from jaxtok.quantizers.estimators import straight_through
-from jaxtok.quantizers.quantized import Quantized, continuous, distortion, vectors
+from jaxtok.quantizers.quantized import Around, Quantized, continuous, distortion, vectors
 
 
 class ScalarRound(nn.Module):
@@ -122,7 +122,7 @@ class Continuous(nn.Module):
         raise continuous("Continuous")
 
 
-class Perturbed(nn.Module):
+class Perturbed(Around):
     """Any bottleneck, with noise on its latents in training, so that a decoder forgives a generator's errors.
 
     latents + scale u n in training: n is standard normal, u uniform in [0, 1) per sample, and 0 for a share 1 - rate
@@ -140,24 +140,8 @@ class Perturbed(nn.Module):
       rate: probability that a sample gets any.
     """
 
-    inner: Any
     scale: float
     rate: float = 1.0
-
-    @property
-    def codebook_size(self) -> int:
-        """The inner bottleneck's."""
-        return self.inner.codebook_size
-
-    @property
-    def num_codebooks(self) -> int:
-        """The inner bottleneck's."""
-        return self.inner.num_codebooks
-
-    @property
-    def accumulable(self) -> bool:
-        """The inner bottleneck's."""
-        return self.inner.accumulable
 
     def __call__(
         self, z: jax.Array, *, mask: jax.Array | None = None, rng: jax.Array | None = None, train: bool = False
@@ -174,11 +158,3 @@ class Perturbed(nn.Module):
         return dataclasses.replace(
             y, latents=y.latents + self.scale * amount * jax.random.normal(normal, y.latents.shape)
         )
-
-    def encode(self, z: jax.Array) -> jax.Array:
-        """The inner bottleneck's codes."""
-        return self.inner.encode(z)
-
-    def decode(self, codes: jax.Array) -> jax.Array:
-        """The inner bottleneck's vectors."""
-        return self.inner.decode(codes)

@@ -1,15 +1,12 @@
 """Any quantizer behind channels of mean 0 and deviation 1, so that a codebook begins with something to tell apart."""
 
-from typing import Any
-
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtok.quantizers.quantized import Quantized, masked_mean, vectors
+from jaxtok.quantizers.quantized import Around, Quantized, masked_mean, vectors
 
 
-class Standardized(nn.Module):
+class Standardized(Around):
     """A quantizer of (z - mean) / deviation, by channel: batch normalisation without parameters before the look-up.
 
     An untrained encoder of sound gives one large vector for everything and, on top of it, little that depends on the
@@ -33,7 +30,6 @@ class Standardized(nn.Module):
       epsilon: added to the variance.
     """
 
-    inner: Any
     width: int
     decay: float = 0.99
     epsilon: float = 1e-6
@@ -42,16 +38,6 @@ class Standardized(nn.Module):
         if not 0 <= self.decay < 1:
             raise ValueError(f"Standardized: expected decay in [0, 1), found {self.decay}")
         super().__post_init__()
-
-    @property
-    def codebook_size(self) -> int:
-        """The inner quantizer's."""
-        return self.inner.codebook_size
-
-    @property
-    def num_codebooks(self) -> int:
-        """The inner quantizer's."""
-        return self.inner.num_codebooks
 
     @property
     def accumulable(self) -> bool:
@@ -84,10 +70,6 @@ class Standardized(nn.Module):
     def encode(self, z: jax.Array) -> jax.Array:
         """Codes int32 [..., Q] of z [..., width]."""
         return self.inner.encode(self._standard(vectors(z, self.width, "Standardized")))
-
-    def decode(self, codes: jax.Array) -> jax.Array:
-        """Vectors float32 [..., width] of codes int32 [..., Q], of mean 0 and deviation 1 as the encoder's were."""
-        return self.inner.decode(codes)
 
     def _standard(self, z: jax.Array) -> jax.Array:
         return (z - self.mean.value) * jax.lax.rsqrt(self.variance.value + self.epsilon)

@@ -36,8 +36,7 @@ class Vocode:
       criterion: see :data:`jaxtok.losses.adversarial.CRITERIA`.
       lecam: weight of LeCam regularisation; 0 for none.
       start: step from which the discriminator's opinion counts for the generator; when it begins to learn itself is
-        its player's ``start``,
-        before which it says nothing.
+        its player's ``start``, before which it says nothing.
       crop: samples of a training example.
       peak: (low, high) in decibels: each recording is brought to a peak drawn between them; () leaves it.
       judge: the front end of the mel distance in evaluation, the same for all vocoders.

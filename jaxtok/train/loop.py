@@ -110,14 +110,14 @@ def train(config: Any, workdir: epath.PathLike, *, stop_after: int = 0, callback
 
         # ---- Loop: batch, step, callbacks, evaluate, checkpoint; this order is part of what a checkpoint means.
         end = min(plan["steps"], begin + stop_after) if stop_after else plan["steps"]
-        step, saved, reason, evaluation = begin, begin, "", {}
+        step, saved, reason, evaluation, step_fn = begin, begin, "", {}, program.at(begin)
         while step < end and not reason:
             if batch is None:
                 batch = sharding.put_batch(mesh, _next(stream, step))
             code = asked.code or (2 if lock.lost else 0) or (3 if checkpoints.failure else 0)
             trace.before(step)
-            step_fn = program.at(step)
-            if step > begin and step_fn is not program.at(step - 1):
+            if step_fn is not program.at(step):
+                step_fn = program.at(step)
                 _check(progress.drain(), checkpoints)  # so that its compilation is not timed
             cost = progress.cost(step_fn, state, frozen, batch, codes[0])
             with jax.transfer_guard("disallow"):  # whatever moves between host and device here is a mistake

@@ -26,8 +26,8 @@ class Program:
       players: with their paths.
       init: ``batch -> (state, frozen)``.
       frozen: ``batch -> frozen`` alone, for a run that is resumed.
-      step: ``(state, frozen, batch, stop) -> (state, out)``; consumes its state. Where all players move.
-      early: the steps before, by the number from which each is the one to call; see :meth:`at`.
+      steps: ``(state, frozen, batch, stop) -> (state, out)``, which consume their state, each with the number of the
+        step from which it is the one to call, ascending: before the last of them, losses of late players are left out.
       like: shapes, dtypes and shardings of (state, frozen).
       stop: the shape, dtype and sharding of ``stop``.
     """
@@ -35,16 +35,18 @@ class Program:
     players: tuple[Player, ...]
     init: Callable[..., tuple[TrainState, Tree]]
     frozen: Callable[..., Tree]
-    step: Any
-    early: Mapping[int, Any]
+    steps: tuple[tuple[int, Any], ...]
     like: tuple[TrainState, Tree]
     stop: jax.ShapeDtypeStruct
 
+    @property
+    def step(self) -> Any:
+        """The step function from when all players have begun."""
+        return self.steps[-1][1]
+
     def at(self, step: int) -> Any:
-        """The step function of step number ``step``; another one while a late player's losses are left out."""
-        waiting = [begin for begin in self.early if begin <= step]
-        last = max((player.start for player in self.players), default=0)
-        return self.early[max(waiting)] if waiting and step < last else self.step
+        """The step function of step number ``step``."""
+        return next(fn for begin, fn in reversed(self.steps) if begin <= step)
 
 
 def make_task(config: Mapping[str, Any], mesh: Mesh) -> Any:
@@ -90,17 +92,16 @@ def make_program(config: Mapping[str, Any], task: Any, mesh: Mesh, batch: Mappin
             compiler_options=compiler.options(mesh),
         )
 
-    early = {}
-    if hasattr(task, "without"):  # players that start late cost nothing before, where the task can leave them out
-        begins = sorted({0, *(player.start for player in players)})[:-1]
-        idle = {begin: frozenset(player.name for player in players if player.start > begin) for begin in begins}
-        early = {begin: step(task.without(names)) for begin, names in idle.items()}
+    # Players that start late cost nothing before, where the task can leave them out.
+    without = getattr(task, "without", None)
+    begins = sorted({0, *(player.start for player in players)}) if without else [0]
+    waiting = [frozenset(player.name for player in players if player.start > begin) for begin in begins]
+    steps = [step(without(late) if without and late else task) for late in waiting]
     return Program(
         players=players,
         init=jax.jit(init, out_shardings=places),
         frozen=jax.jit(lambda b: init(b)[1], out_shardings=places[1]),
-        step=step(task),
-        early=early,
+        steps=tuple(zip(begins, steps)),
         like=jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, places),
         stop=sharding.flags_like(mesh),
     )

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,6 +87,17 @@ def test_causal_frames_do_not_see_what_follows():
     changed = apply(x.at[:, 5 * HOP :].add(1.0))  # frame t sees samples before (t + 1) hop
     np.testing.assert_array_equal(changed[:, :5], apply(x)[:, :5])
     assert (changed[:, 5] != apply(x)[:, 5]).all()
+
+
+@pytest.mark.parametrize(("part", "x"), [(Encoder, audio(24)), (Decoder, jnp.ones((1, 4, 3)))])
+def test_gain_is_of_all_convolutions(part, x):
+    plain, more = (
+        flax.traverse_util.flatten_dict(part(**SMALL, gain=gain).init(jax.random.key(0), x)["params"], sep="/")
+        for gain in (1.0, 2.5)
+    )
+    for name, kernel in plain.items():
+        grown = name.endswith("/kernel") and not name.startswith("lstm")
+        np.testing.assert_array_equal(more[name], kernel * (2.5 if grown else 1.0), err_msg=name)
 
 
 def test_wrong_inputs_are_refused():

@@ -1,5 +1,7 @@
 """Training TaDiCodec: what its loss counts, and that devices, padding and neighbours change nothing."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,6 +101,9 @@ def test_draws_depend_on_the_example_alone(task):
     assert long.min() >= 5 and long.max() <= 25 and short.min() >= 4 and short.max() <= 6
     assert 0.15 < 1 - float(draws.code_keep.mean()) < 0.27 and bool(draws.text_keep.all())
     assert abs(float(draws.t.mean()) - 0.5) < 0.05
+    later = autoencode._Draws.of(keys, mask, 4, dataclasses.replace(task, shift=3.0))
+    np.testing.assert_allclose(later.t, 3 * draws.t / (1 + 2 * draws.t), rtol=1e-6)
+    np.testing.assert_array_equal(later.noise, draws.noise)
 
 
 def test_evaluation_is_per_example_and_independent_of_neighbours(task, params, batch):
