@@ -39,17 +39,19 @@ def paper() -> ml_collections.ConfigDict:
         periods=(2, 3, 5, 7, 11), layers=(32, 128, 512, 1024, 1024), n_ffts=(2048, 1024, 512), maps=32,
         edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         source="arrayrecord:/data/mls-en", seconds=(3.0, 6.0, 10.0), crop=16000,
-        steps=200_000, batch_size=64, peak=2e-3, start=0, every=(100, 5000, 8, 5000),
+        steps=200_000, batch_size=64, peak=2e-3, every=(100, 5000, 8, 5000),
     )  # fmt: skip
 
 
 def mini() -> ml_collections.ConfigDict:
     return config(
-        variant="mini", width=8, gain=2.0, latent=16, grid=4, word=4, strides=(2, 4, 4, 5), n_scales=7,
+        # With channels as they come all latents are near 0 for some 200 steps.
+        variant="mini", width=8, gain=2.0, standardized=True, latent=16, grid=4, word=4, strides=(2, 4, 4, 5),
+        n_scales=7,
         periods=(2, 3, 5), layers=(8, 16, 32, 64, 64), n_ffts=(1024, 512), maps=8,
         edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         source="samples:speech", seconds=(4.8,), crop=6400,
-        steps=2000, batch_size=8, peak=2e-3, start=400, every=(10, 500, 4, 500),
+        steps=7500, start=6000, batch_size=8, peak=2e-3, clip=1.0, every=(20, 500, 4, 500),
     )  # fmt: skip
 
 
@@ -58,13 +60,13 @@ def tiny() -> ml_collections.ConfigDict:
         variant="tiny", width=8, gain=1.0, latent=4, grid=9, word=2, strides=(160,), n_scales=2,
         periods=(2,), layers=(2, 4), n_ffts=(512,), maps=2, edges=(0.0, 1.0),
         source="samples:speech", seconds=(2.56,), crop=1280,
-        steps=4, batch_size=8, peak=1e-3, start=0, every=(1, 2, 1, 2),
+        steps=4, batch_size=8, peak=1e-3, every=(1, 2, 1, 2),
     )  # fmt: skip
 
 
 def config(
     *, variant, width, gain, latent, grid, word, strides, n_scales, periods, layers, n_ffts, maps, edges, source,
-    seconds, crop, steps, batch_size, peak, start, every,
+    seconds, crop, steps, batch_size, peak, every, standardized=False, start=0, clip=0.0,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
     rate, pool = 16000, 2
@@ -75,20 +77,25 @@ def config(
              floor=1e-5, filters="slaney", padding="center")
         for n_fft, bands in tuple(zip((32, 64, 128, 256, 512, 1024, 2048), (5, 10, 20, 40, 80, 160, 320)))[:n_scales]
     )  # fmt: skip
-    optimizer = dict(
-        target="jaxtok.train.optimizers:adamw", b1=0.8, b2=0.99, weight_decay=0.0,
-        schedule=dict(target="jaxtok.train.schedules:cosine", peak=peak, steps=steps),
-    )  # fmt: skip
+    quantizer = dict(target="jaxtok.papers.sq_codec:Bounded", width=latent, steps=grid, word=word)
+    if standardized:
+        quantizer = dict(target="jaxtok.quantizers:Standardized", width=latent, inner=quantizer)
+
+    def player(name, begin):
+        schedule = dict(target="jaxtok.train.schedules:cosine", peak=peak, steps=steps - begin)
+        optimizer = dict(target="jaxtok.train.optimizers:adamw", b1=0.8, b2=0.99, weight_decay=0.0, schedule=schedule)
+        return dict(pattern=f"{name}/.*", start=begin, clip=clip, optimizer=optimizer)
+
     return ml_collections.ConfigDict(dict(
         slug="sq_codec", variant=variant, seed=0, rate=rate,
         model=dict(
             target="jaxtok.papers.sq_codec:SQCodec",
             encoder=dict(target="jaxtok.nn.sq_codec:Encoder", **network),
-            quantizer=dict(target="jaxtok.papers.sq_codec:Bounded", width=latent, steps=grid, word=word),
+            quantizer=quantizer,
             decoder=dict(target="jaxtok.nn.sq_codec:Decoder", **network),
         ),
         task=dict(
-            target="jaxtok.tasks.autoencode_audio:AudioAutoencode", weight=15.0, start=start, crop=crop,
+            target="jaxtok.tasks.autoencode_audio:AudioAutoencode", weight=15.0, crop=crop,
             reconstruction=dict(ref="jaxtok.losses.spectral:mel", scales=scales, log_base=10.0),
             discriminator=dict(target="jaxtok.nn.discriminators:Panel", ensembles=dict(dac=dict(
                 target="jaxtok.nn.discriminators:dac", periods=periods, n_ffts=n_ffts, channels=layers,
@@ -111,10 +118,7 @@ def config(
         ),
         train=dict(
             steps=steps, batch_size=batch_size, ema=0.0, mesh=dict(data=-1, fsdp=1, tensor=1), sharding=(),
-            players=dict(
-                generator=dict(pattern="generator/.*", optimizer=optimizer),
-                discriminator=dict(pattern="discriminator/.*", optimizer=optimizer),
-            ),
+            players=dict(generator=player("generator", 0), discriminator=player("discriminator", start)),
             log_every=every[0], evaluate_every=every[1], evaluate_batches=every[2], checkpoint_every=every[3],
         ),
         after=(dict(ref="jaxtok.tasks.audio_report:write"),),

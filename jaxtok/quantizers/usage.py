@@ -31,6 +31,15 @@ def summary(counts: np.ndarray) -> dict[str, float]:
     }
 
 
+def books(codes: np.ndarray, size: int, mask: np.ndarray | None = None) -> dict[str, dict[str, float]]:
+    """:func:`summary` of each codebook of codes int [..., Q] where ``mask`` bool [...] is True.
+
+    The only one is called "codebook", several "codebook 0" and so on.
+    """
+    names = ["codebook"] if codes.shape[-1] == 1 else [f"codebook {q}" for q in range(codes.shape[-1])]
+    return {name: summary(histogram(codes[..., q], size, mask)) for q, name in enumerate(names)}
+
+
 def uniform_usage(size: int, tokens: int) -> float:
     """The share of ``size`` codes that ``tokens`` uniform draws are expected to touch: 1 - (1 - 1/size)^tokens."""
     return float(-np.expm1(tokens * np.log1p(-1.0 / size)))

@@ -57,11 +57,9 @@ def write(
     for row in range(min(shown, len(x))):
         vocode_report.keep(folder, task.judge, {"original": x, "trained": y}, mask, row)
     real, quantizer = np.asarray(task.model.frames(jnp.asarray(mask))), task.model.quantizer
-    books = range(quantizer.num_codebooks)
-    counts = [usage.histogram(codes[..., q], quantizer.codebook_size, real) for q in books]
     numbers = report.about(result, config, folder, trained[0]) | {
         "distances": {name: {key: value.tolist() for key, value in d.items()} for name, d in distances.items()},
-        "codes": {f"codebook {q}" if len(counts) > 1 else "codebook": usage.summary(c) for q, c in enumerate(counts)},
+        "codes": {} if codes is None else usage.books(codes, quantizer.codebook_size, real),
         "size": quantizer.codebook_size,
         "width": latent_width(task.model),
         "generator": sum(leaf.size for leaf in jax.tree.leaves(trained[0]["generator"])),

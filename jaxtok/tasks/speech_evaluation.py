@@ -121,7 +121,6 @@ def write(
 
     quantizer = task.model.quantizer
     real = kept["mask"][:, task.model.encoder.factor // 2 :: task.model.encoder.factor]
-    counts = usage.histogram(kept["codes"][..., 0], quantizer.codebook_size, real)
     files = _keep(folder, config, task, kept, batch, range(min(shown, len(real))))
     numbers = report.about(result, config, folder, params) | {
         "distances": {name: value.tolist() for name, value in distances.items()},
@@ -130,8 +129,8 @@ def write(
         "samples": samples,
         "sampler": f"{steps} Euler steps, " + ("no guidance" if guidance == 1.0 else f"guidance {guidance:g}"),
         "token_rate": task.frontend.sample_rate / (task.frontend.hop * task.model.encoder.factor),
-        "bits": float(np.log2(quantizer.codebook_size) * quantizer.num_codebooks),
-        "codes": usage.summary(counts),
+        "size": quantizer.codebook_size,
+        "codes": usage.books(kept["codes"], quantizer.codebook_size, real),
         "files": files,
         "next": {
             f"jaxtok reconstruct --model {workdir} --input YOUR.wav --text 'its words' --output out": "your own voice",

@@ -124,14 +124,15 @@ def markdown(results: Mapping[str, Any]) -> str:
         - ``utterances``: the number of held-out ones;
         - ``distances``: for the keys of `DECODES` a number or one per utterance: mel distance in nats;
         - ``below_hz``, ``samples``, ``sampler`` (such as "32 Euler steps, guidance 2"): how these were measured;
-        - ``token_rate`` (per second), ``bits`` (per token): give the bitrate;
-        - ``codes``: ``used``, ``tokens`` (how many were looked at), ``perplexity``.
+        - ``token_rate`` (per second) and ``size`` (of a codebook): give the bitrate;
+        - ``codes``: by codebook ``used``, ``tokens`` (how many were looked at), ``perplexity``.
 
     Raises:
       ValueError: for a missing entry, by name.
     """
     value = report.Entries(results)
-    bits, rate = value["bits"], value["token_rate"]
+    size, codes, rate = value["size"], value["codes"], value["token_rate"]
+    bits = len(codes) * math.log2(size)
     body = [
         *_table(value["distances"], value["samples"], value["below_hz"], value["utterances"]),
         "",
@@ -140,7 +141,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     ]
     points = (
         f"Bitrate: {rate:g} tokens/s of {bits:g} bits = **{rate * bits:.1f} bit/s** (text is given, not counted).",
-        report.codebook("Codebook", 2 ** int(bits), value["codes"]),
+        *(report.codebook(name.capitalize(), size, numbers) for name, numbers in codes.items()),
     )
     return report.page(results, verdict(value["distances"])[1], body, points)
 

@@ -25,3 +25,13 @@ def test_uniform_usage_of_as_many_draws_as_codes():
 def test_codes_out_of_range_are_refused():
     with pytest.raises(ValueError, match=r"\[0, 4\)"):
         usage.histogram(np.array([4]), 4)
+
+
+def test_each_codebook_is_counted_by_itself():
+    codes = np.array([[[0, 3], [1, 3]], [[2, 3], [2, 0]]])
+    found = usage.books(codes, 4, np.array([[True, True], [True, False]]))
+    assert {name: (each["used"], each["tokens"]) for name, each in found.items()} == {
+        "codebook 0": (3, 3),
+        "codebook 1": (1, 3),
+    }
+    assert list(usage.books(codes[..., :1], 4)) == ["codebook"]

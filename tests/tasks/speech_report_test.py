@@ -17,8 +17,8 @@ def results(**changes):
     return dict(
         name="tadicodec-mini", parameters=1_234_567, steps=600, batch_size=16, seconds=630.0, examples_per_second=15.2,
         device="2 CPU cores", data="samples:speech", train_examples=1800, utterances=2, distances=GOOD, below_hz=8000.0,
-        samples=8, sampler="32 Euler steps, guidance 2", token_rate=6.25, bits=14,
-        codes=dict(used=180, tokens=200, perplexity=150.3), loss=(1.5, 0.9),
+        samples=8, sampler="32 Euler steps, guidance 2", token_rate=6.25, size=2**14,
+        codes={"codebook": dict(used=180, tokens=200, perplexity=150.3)}, loss=(1.5, 0.9),
         files={"pairs/": "original and reconstruction as WAV"}, next={"jaxtok compile": "see what a slice does"},
     ) | changes  # fmt: skip
 
@@ -71,7 +71,7 @@ def test_missing_entries_are_named():
     with pytest.raises(ValueError, match=r"results: distances.right_text is missing"):
         verdict({k: v for k, v in GOOD.items() if k != "right_text"})
     with pytest.raises(ValueError, match=r"results: codes.used is missing"):
-        markdown(results(codes=dict(tokens=1, perplexity=1.0)))
+        markdown(results(codes={"codebook": dict(tokens=1, perplexity=1.0)}))
     with pytest.raises(ValueError, match=r"results: distances.single is empty"):
         markdown(results(distances=GOOD | dict(single=[])))
 
