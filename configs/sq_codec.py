@@ -45,13 +45,11 @@ def paper() -> ml_collections.ConfigDict:
 
 def mini() -> ml_collections.ConfigDict:
     return config(
-        # With channels as they come all latents are near 0 for some 200 steps.
-        variant="mini", width=8, gain=2.0, standardized=True, latent=16, grid=4, word=4, strides=(2, 4, 4, 5),
-        n_scales=7,
+        variant="mini", width=8, gain=2.0, latent=16, grid=4, word=4, strides=(2, 4, 4, 5), n_scales=7,
         periods=(2, 3, 5), layers=(8, 16, 32, 64, 64), n_ffts=(1024, 512), maps=8,
         edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
         source="samples:speech", seconds=(4.8,), crop=6400,
-        steps=7500, start=6000, batch_size=8, peak=2e-3, clip=1.0, every=(20, 500, 4, 500),
+        steps=6500, start=4500, batch_size=8, peak=2e-3, every=(20, 500, 4, 500),
     )  # fmt: skip
 
 
@@ -66,7 +64,7 @@ def tiny() -> ml_collections.ConfigDict:
 
 def config(
     *, variant, width, gain, latent, grid, word, strides, n_scales, periods, layers, n_ffts, maps, edges, source,
-    seconds, crop, steps, batch_size, peak, every, standardized=False, start=0, clip=0.0,
+    seconds, crop, steps, batch_size, peak, every, start=0,
 ) -> ml_collections.ConfigDict:  # fmt: skip
     """One table of hyper-parameters; the variants differ in numbers alone."""
     rate, pool = 16000, 2
@@ -77,21 +75,18 @@ def config(
              floor=1e-5, filters="slaney", padding="center")
         for n_fft, bands in tuple(zip((32, 64, 128, 256, 512, 1024, 2048), (5, 10, 20, 40, 80, 160, 320)))[:n_scales]
     )  # fmt: skip
-    quantizer = dict(target="jaxtok.papers.sq_codec:Bounded", width=latent, steps=grid, word=word)
-    if standardized:
-        quantizer = dict(target="jaxtok.quantizers:Standardized", width=latent, inner=quantizer)
 
     def player(name, begin):
         schedule = dict(target="jaxtok.train.schedules:cosine", peak=peak, steps=steps - begin)
         optimizer = dict(target="jaxtok.train.optimizers:adamw", b1=0.8, b2=0.99, weight_decay=0.0, schedule=schedule)
-        return dict(pattern=f"{name}/.*", start=begin, clip=clip, optimizer=optimizer)
+        return dict(pattern=f"{name}/.*", start=begin, optimizer=optimizer)
 
     return ml_collections.ConfigDict(dict(
         slug="sq_codec", variant=variant, seed=0, rate=rate,
         model=dict(
             target="jaxtok.papers.sq_codec:SQCodec",
             encoder=dict(target="jaxtok.nn.sq_codec:Encoder", **network),
-            quantizer=quantizer,
+            quantizer=dict(target="jaxtok.papers.sq_codec:Bounded", width=latent, steps=grid, word=word),
             decoder=dict(target="jaxtok.nn.sq_codec:Decoder", **network),
         ),
         task=dict(

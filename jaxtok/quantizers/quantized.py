@@ -57,10 +57,6 @@ class Around(nn.Module):
         """The inner quantizer's vectors."""
         return self.inner.decode(codes)
 
-    def snap(self, y: jax.Array) -> jax.Array:
-        """The inner quantizer's values nearest to y [..., d], where it is one that says so."""
-        return self.inner.snap(y)
-
 
 def vectors(z: jax.Array, width: int, name: str) -> jax.Array:
     """z [..., width] as float32.
