@@ -3,7 +3,6 @@
 Pure rendering: what :func:`jaxtok.evaluation.codec.measure` gave in, Markdown out.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -101,12 +100,23 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         f"sound) are of one recording of median length at a time on {results['device']}."
     )
     notes += [f"Not measured: {reason}." for reason in results["absent"].values()]
+    notes += _failures(results)
+    return [f"- {note}" for note in notes]
+
+
+def _failures(results: Mapping[str, Any]) -> list[str]:
+    """A line for each reason and the recordings that it stopped, with all models and scores where it did."""
     tables = [("original", results["original"]), *((name, m["scores"]) for name, m in results["models"].items())]
+    found = {}  # {(reason, recordings): {model: titles of scores}}
     for name, scores in tables:
         for row, score in scores.items():
-            for reason, number in Counter(score["failures"].values()).items():
-                which = [file for file, why in score["failures"].items() if why == reason][:_SHOWN]
-                more = ", ..." if number > len(which) else ""
-                title = results["rows"][row]["title"]
-                notes.append(f"Failed, {name}, {title}: {number} ({reason}): {', '.join(which)}{more}")
-    return [f"- {note}" for note in notes]
+            for reason in dict.fromkeys(score["failures"].values()):
+                files = tuple(file for file, why in score["failures"].items() if why == reason)
+                found.setdefault((reason, files), {}).setdefault(name, []).append(results["rows"][row]["title"])
+    lines = []
+    for (reason, files), models in found.items():
+        titles = list(dict.fromkeys(title for its in models.values() for title in its))
+        what = titles[0] if len(titles) == 1 else f"{len(titles)} scores"
+        which = ", ".join(files[:_SHOWN]) + ", ..." * (len(files) > _SHOWN)
+        lines.append(f"Failed, {'; '.join(models)}, {what}: {len(files)} ({reason}): {which}")
+    return lines

@@ -50,3 +50,15 @@ def test_costs_scores_and_notes():
         "- Failed, two, PESQ, wideband: 5 (it is silent): a, b, c, ...",
     ):
         assert line in lines, line
+
+
+def test_one_reason_for_the_same_recordings_is_one_line():
+    late = {name: "too long" for name in "ab"}
+    models = {name: {"codec": COSTS, "scores": {"pesq": score(3.0, None, 3, late), "wer": score(0.5, None, 3, late)}}
+              for name in ("one", "two")}  # fmt: skip
+    models["two"]["scores"]["wer"] = score(0.5, None, 4, {"a": "too long"})
+    lines = codec_report.markdown(RESULTS | {"models": models}).splitlines()
+    assert [line for line in lines if "Failed" in line] == [
+        "- Failed, one; two, 2 scores: 2 (too long): a, b",
+        "- Failed, two, word error rate: 1 (too long): a",
+    ]
