@@ -27,6 +27,8 @@ def place(tmp_path_factory):
     tone = np.sin(np.arange(16000) * 0.1).astype(np.float32) * 0.3
     soundfile.write(folder / "tone.wav", tone, 16000)
     soundfile.write(folder / "stereo.wav", np.stack([tone, -0.5 * tone], axis=1), 16000)
+    soundfile.write(folder / "eight.wav", np.repeat(np.outer(tone, np.arange(8) / 8), 12, axis=0), 192000)
+    soundfile.write(folder / "one.wav", tone[1:2], 192000)
     soundfile.write(folder / "none.wav", np.zeros(0, np.float32), 16000)
     soundfile.write(folder / "nan.wav", np.full(800, np.nan, np.float32), 16000, subtype="FLOAT")
     (folder / "empty.wav").write_bytes(b"")
@@ -158,6 +160,12 @@ def test_reconstruct_keeps_the_length_and_mixes_stereo(place, capsys):
     for name in ("tone", "stereo"):
         audio, rate = soundfile.read(place / "out" / f"{name}.wav")
         assert rate == 24000 and audio.shape == (24000,)
+
+
+def test_eight_channels_at_192_khz_and_a_single_sample_work(place, capsys):
+    run(capsys, CODEC + "--input {}/eight.wav {}/one.wav --text one --text two --steps 1", place)
+    assert soundfile.info(place / "out" / "eight.wav").frames == 24000
+    assert soundfile.info(place / "out" / "one.wav").frames == 1
 
 
 def test_own_beginning_as_prompt(place, capsys):

@@ -117,8 +117,8 @@ def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
 
 
 def resampled_length(length: int, rate: int, target: int) -> int:
-    """The number of samples that ``length`` samples at ``rate`` become at ``target`` Hz, halves rounded up."""
-    return math.floor(length * target / rate + 0.5)
+    """The samples that ``length`` samples at ``rate`` become at ``target`` Hz, halves rounded up, but at least 1."""
+    return max(math.floor(length * target / rate + 0.5), min(length, 1))
 
 
 def fit_length(audio: np.ndarray, length: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxtok.build import build
 from jaxtok.models.tokens import Audio, Tokens
+from jaxtok.models.vocoder import vocode
 from jaxtok.signal import windows
 from jaxtok.signal.griffin_lim import GriffinLim
 from jaxtok.signal.mel import MelFrontEnd
@@ -181,7 +182,7 @@ class SpeechModel:
         mel, mask = self.decode_mel(
             tokens, rng=rng, text=text, prompt=prompt, prompt_text=prompt_text, rate=rate, lead=lead, sampler=sampler
         )
-        audio = np.asarray(_vocode(self.vocoder, mel, mask))
+        audio = vocode(self.vocoder, mel, mask)
         given = (tokens.codes.shape[1] * self.factor - mel.shape[1]) * self.frontend.hop
         waves = [wave[: samples - given] for wave, samples in zip(audio, np.asarray(tokens.samples))]
         return waves[0] if tokens.single else waves
@@ -245,15 +246,16 @@ class SpeechModel:
     def _continued(self, draw, codes, mask, before, key) -> np.ndarray:
         """Mel [N * factor, F] of one row longer than ``window``: each piece is given the end of the one before it."""
         most, whole = self.window // self.factor, self.factor * int(mask.sum())
-        done, piece, start = before, 0, 0
-        while len(done) < whole:
+        pieces, given, start, done = [before], before, 0, len(before)
+        while done < whole:
             part = slice(start // self.factor, min(start // self.factor + most, whole // self.factor))
-            given = done[None, start:]
-            own = jax.random.fold_in(key, piece) if piece else key  # the first as if there were no other
-            mel = draw(codes[None, part], mask[None, part], given, own[None])
-            done = np.concatenate([done, np.asarray(mel[0, given.shape[1] :])])
-            piece, start = piece + 1, len(done) - self.context // self.factor * self.factor
-        return np.pad(done, ((0, len(codes) * self.factor - len(done)), (0, 0)))
+            own = jax.random.fold_in(key, len(pieces) - 1) if start else key  # the first as if there were no other
+            mel = np.asarray(draw(codes[None, part], mask[None, part], given[None], own[None])[0])
+            pieces.append(mel[len(given) :])
+            done = part.stop * self.factor
+            start = done - self.context // self.factor * self.factor
+            given = mel[len(mel) - (done - start) :]
+        return np.pad(np.concatenate(pieces), ((0, len(codes) * self.factor - done), (0, 0)))
 
     def decode_segments(self, segments: Sequence[tuple[Tokens, str]], *, rng: jax.Array, **settings: Any) -> np.ndarray:
         """Audio [L] of a long recording given as (tokens, text) segments of one utterance each, end to end.
@@ -403,8 +405,3 @@ def _sample(module, sampler, params, codes, mask, cond, keys):
     latents = _dequantize(module, params, codes)
     variables = {"params": params}
     return module.apply(variables, latents, mask=mask, cond=cond, rng=keys, sampler=sampler, method="decode")
-
-
-@jax.jit
-def _vocode(vocoder: Any, mel: jax.Array, mask: jax.Array) -> jax.Array:
-    return vocoder(mel, mask=mask)

@@ -4,6 +4,7 @@ vocoder = jaxtok.load("runs/vocos")
 again = vocoder.reconstruct(audio, rate=16000)  # float32 [L], through the vocoder's own mel
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ from jaxtok.signal import windows
 
 _WINDOW = 1024  # frames that are vocoded at once: bounds the memory
 _CONTEXT = 128  # frames of it on each side that only inform: beyond the reach of 30 blocks
+_FADE = 4  # frames on each side of a seam where both windows sound: Griffin-Lim's phases differ there
 
 
 @flax.struct.dataclass
@@ -68,13 +70,12 @@ class VocoderModel:
         if len(wave) <= (least := self.frontend.n_fft):
             seconds = least / self.rate, len(wave) / self.rate
             raise ValueError(f"audio: expected more than {seconds[0]:.3f} s, found {seconds[1]:.3f} s")
-        pieces = []
-        for low, high, start, end in windows.overlapping(frames, _WINDOW, _CONTEXT):
-            piece = np.zeros(windows.padded(high - low, _WINDOW) * hop, np.float32)
-            piece[: (high - low) * hop] = wave[low * hop : high * hop]
-            found = _reconstruct(self, piece[None], np.asarray([(high - low) * hop]))[0]
-            pieces.append(np.asarray(found[(start - low) * hop : (end - low) * hop]))
-        return np.concatenate(pieces)
+
+        def run(low, high, size):
+            piece = np.pad(wave[low * hop : high * hop], (0, (size - high + low) * hop))
+            return _reconstruct(self, piece[None], np.asarray([(high - low) * hop]))
+
+        return _in_windows(run, 1, frames, hop)[0]
 
 
 def assemble(config: Any, params: Any, state: Any = None) -> VocoderModel:
@@ -88,6 +89,45 @@ def assemble(config: Any, params: Any, state: Any = None) -> VocoderModel:
     del state
     frontend = config["frontend"] if "frontend" in config else config["task"]["frontend"]
     return VocoderModel(params.get("generator", params), build(config["model"]), build(frontend))
+
+
+def vocode(vocoder: Any, mel: Any, mask: Any) -> np.ndarray:
+    """Audio float32 [B, T * hop] of normalised mel [B, T, F] of any length, in windows that bound the memory.
+
+    Args:
+      vocoder: a :class:`VocoderModel`, or another pytree that takes mel and mask and has ``frontend``.
+      mel: [B, T, F].
+      mask: bool [B, T], True on the frames that count, which come first.
+    """
+    mel, mask = np.asarray(mel), np.asarray(mask)
+
+    def run(low, high, size):
+        rest = (0, size - high + low)
+        return _vocode(
+            vocoder, np.pad(mel[:, low:high], ((0, 0), rest, (0, 0))), np.pad(mask[:, low:high], ((0, 0), rest))
+        )
+
+    return _in_windows(run, *mask.shape, vocoder.frontend.hop)
+
+
+def _in_windows(run: Callable[[int, int, int], Any], batch: int, frames: int, hop: int) -> np.ndarray:
+    """Audio [batch, frames * hop] of what ``run`` (low, high, padded size in frames) gives of each window."""
+    audio = np.zeros((batch, frames * hop), np.float32)
+    for low, high, start, end in windows.overlapping(frames, _WINDOW, _CONTEXT):
+        found = np.asarray(run(low, high, windows.padded(high - low, _WINDOW)))
+        first, last = max(start - _FADE, 0), min(end + _FADE, frames)
+        at, weight = np.arange(first * hop, last * hop) + 0.5, np.ones((last - first) * hop, np.float32)
+        if start:
+            weight *= np.clip((at / hop - start + _FADE) / (2 * _FADE), 0, 1)
+        if end < frames:
+            weight *= np.clip((end + _FADE - at / hop) / (2 * _FADE), 0, 1)
+        audio[:, first * hop : last * hop] += weight * found[:, (first - low) * hop : (last - low) * hop]
+    return audio
+
+
+@jax.jit
+def _vocode(vocoder: Any, mel: jax.Array, mask: jax.Array) -> jax.Array:
+    return vocoder(mel, mask=mask)
 
 
 @jax.jit

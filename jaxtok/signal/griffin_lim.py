@@ -61,7 +61,7 @@ class GriffinLim:
     nearly 0 is undefined: on speech a relative error of 2e-7 in the magnitudes grows to about -45 dB of the signal by
     default (the worst of 8 utterances to -34), to -30 dB with ``momentum=0.99, softness=0``. The mel of the output is
     0.126 nats from the given one (96 English utterances, bands below 8 kHz), with those settings 0.120.
-    Working memory is about 50 kB a frame with the default front end; cut long recordings into windows.
+    Working memory is about 50 kB a frame with the default front end; :func:`jaxtok.models.vocoder.vocode` cuts windows.
 
     Attributes:
       frontend: the front end that made the mel.

@@ -17,6 +17,16 @@ def test_read_mixes_stereo_to_mono(tmp_path):
     np.testing.assert_allclose(samples, (left + right) / 2, atol=1e-7)
 
 
+def test_eight_channels_at_192_khz_are_read(tmp_path):
+    tone = np.sin(2 * np.pi * 440 * np.arange(192000) / 192000)
+    soundfile.write(tmp_path / "x.wav", np.outer(tone, np.arange(8) / 8), 192000, subtype="FLOAT")
+    samples, rate = audio.read(tmp_path / "x.wav")
+    assert rate == 192000 and samples.shape == (192000,)
+    out = audio.resample(samples, rate, 24000)
+    wanted = np.sin(2 * np.pi * 440 * np.arange(24000) / 24000) * np.mean(np.arange(8) / 8)
+    np.testing.assert_allclose(out[200:-200], wanted[200:-200], atol=2e-3)
+
+
 @pytest.mark.parametrize(("rate", "target", "length"), [(16000, 24000, 1601), (44100, 24000, 44100), (48000, 24000, 7)])
 def test_resample_keeps_a_tone(rate, target, length):
     out = audio.resample(np.sin(2 * np.pi * 440 * np.arange(length) / rate), rate, target)
@@ -27,6 +37,8 @@ def test_resample_keeps_a_tone(rate, target, length):
 
 def test_resampled_length_rounds_halves_up():
     assert [audio.resampled_length(n, 16000, 24000) for n in (0, 1, 2, 3)] == [0, 2, 3, 5]
+    assert audio.resampled_length(1, 192000, 24000) == 1  # not lost
+    assert audio.resample(np.ones(1), 192000, 24000).shape == (1,)
 
 
 def test_scale_only_scales_down_unless_a_peak_is_asked_for():
