@@ -1,18 +1,19 @@
 """Waveform codecs in jaxtok beside transformers' EnCodec and Mimi: real-time factors and memory by length.
 
     pip install -e '.[parity]'
-    JAX_PLATFORMS=cpu python experiments/benchmarks/codec_torch.py [--pairs=3] [--threads=2] [--seconds=1,10,60]
+    JAX_PLATFORMS=cpu python experiments/benchmarks/codec_torch.py [--pairs=3] [--threads=2] [--seconds=1,10,60,120]
 
 Random weights, float32, one recording at a time:
 
 - encodec: EnCodec at 24 kHz with 8 codebooks, audio to codes to audio; jaxtok's SEANet with residual VQ has the same
   weights, so both do the same work. The vectors before the codebooks are compared before timing.
 - wavtokenizer: WavTokenizer at paper size (480 bit/s), audio to codes to audio, beside EnCodec of 1.5 kbit/s.
-- tadicodec: TaDiCodec's mel, encoder and codes with 4 of its 8 blocks, 67.7 M parameters, beside Mimi's encoder and
-  codes, 65.1 M.
+- tadicodec: TaDiCodec's mel, encoder and codes with 4 of its 8 blocks, 67.3 M parameters, beside Mimi's encoder and
+  codes, 65.1 M. Ours attends to all frames, 50 a second (``jaxtok.load`` cuts windows of 40 s), Mimi's to the last 250
+  of 25 a second.
 
 Each side lives in a process of its own, and they take turns (``pairs.py``). Compilation is not in the times. Memory is
-the most that a fresh process ever held, after the lengths in their order.
+the most that a fresh process with this codec alone ever held, after the lengths in their order.
 
 Writes codec_torch.json and codec_torch.md beside this file (``--out`` for another place).
 """
@@ -55,12 +56,28 @@ def encodec():
 # ---- jaxtok ----
 
 
-def jaxtok_codecs(folder: pathlib.Path) -> tuple[dict[str, Callable], Callable, dict]:
-    """Audio to audio of each codec, or audio to codes; EnCodec's frames; and numbers of parameters."""
+def drawn(module, *blank, **more):
+    """Random variables of a module."""
     import jax
     import jax.numpy as jnp
 
-    import jaxtok
+    init = functools.partial(module.init, **more)
+    shapes, rng = jax.eval_shape(init, jax.random.key(0), *blank), np.random.default_rng(0)
+    return jax.tree.map(lambda s: jnp.asarray(0.02 * rng.standard_normal(s.shape), s.dtype), shapes)
+
+
+def size(params) -> int:
+    """Numbers in a tree."""
+    import jax
+
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def jaxtok_encodec() -> tuple[dict[str, Callable], int]:
+    """Audio to audio and audio to frames with the weights of transformers' model, and their number."""
+    import jax
+    import jax.numpy as jnp
+
     import jaxtok.quantizers as jq
     from jaxtok.convert import seanet as convert
     from jaxtok.nn import seanet
@@ -76,55 +93,63 @@ def jaxtok_codecs(folder: pathlib.Path) -> tuple[dict[str, Callable], Callable, 
     few = WaveformTokenizer(seanet.Encoder(), jq.ResidualVQ(layers=quantizer.layers[:LAYERS]), seanet.Decoder())
     names = [f"layers_{i}" for i in range(LAYERS)]
     variables = {"params": params, "codebook": {"quantizer": {name: book["quantizer"][name] for name in names}}}
+    frames = jax.jit(lambda params, x: few.encoder.apply({"params": params["encoder"]}, x[..., None])[0])
+    whole = jax.jit(lambda variables, x: few.apply(variables, x)[1])
+    calls = {"encodec": functools.partial(whole, variables), "frames": functools.partial(frames, params)}
+    return calls, size(params)
+
+
+def jaxtok_wavtokenizer() -> tuple[dict[str, Callable], int]:
+    """Audio to audio at paper size, and its parameters."""
+    import jax
+    import jax.numpy as jnp
+
+    import jaxtok
 
     wave = jaxtok.build(jaxtok.get_config("wavtokenizer:paper").model)
+    variables = drawn(wave, jnp.zeros((1, wave.hop)))
+    whole = jax.jit(lambda variables, x: wave.apply(variables, x)[1])
+    return {"wavtokenizer": functools.partial(whole, variables)}, size(variables["params"])
+
+
+def jaxtok_tadicodec() -> tuple[dict[str, Callable], int]:
+    """Audio to codes by an encoder of four blocks, and its parameters."""
+    import jax
+    import jax.numpy as jnp
+
+    import jaxtok
+
     config = jaxtok.get_config("tadicodec:paper")
     small = dict(dtype="float32", remat="", scan=False)
     config.model.encoder.update(depth=4, **small)
     config.model.decoder.update(depth=1, **small)
     speech, frontend = jaxtok.build(config.model), jaxtok.build(config.frontend)
-
-    def drawn(module, *blank, **more):
-        init = functools.partial(module.init, **more)
-        shapes, rng = jax.eval_shape(init, jax.random.key(0), *blank), np.random.default_rng(0)
-        return jax.tree.map(lambda s: jnp.asarray(0.02 * rng.standard_normal(s.shape), s.dtype), shapes)
-
     text = {"text_ids": jnp.zeros((1, 4), jnp.int32)}
-    waves = drawn(wave, jnp.zeros((1, wave.hop)))
-    speeches = drawn(speech, jnp.zeros((1, 16, 128)), jnp.ones(1), cond=text)
-
-    def whole(module):
-        return jax.jit(lambda variables, x: module.apply(variables, x)[1])
+    variables = drawn(speech, jnp.zeros((1, 16, 128)), jnp.ones(1), cond=text)
 
     def codes(variables, x):
         mel = frontend(jnp.pad(x, ((0, 0), (0, -x.shape[1] % (8 * frontend.hop)))))
         return speech.apply(variables, mel, method="encode").codes
 
-    calls = {
-        "encodec": functools.partial(whole(few), variables),
-        "wavtokenizer": functools.partial(whole(wave), waves),
-        "tadicodec": functools.partial(jax.jit(codes), speeches),
-    }
-    frames = jax.jit(lambda params, x: few.encoder.apply({"params": params["encoder"]}, x[..., None])[0])
-    count = {
-        "encodec": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "wavtokenizer": sum(leaf.size for leaf in jax.tree.leaves(waves["params"])),
-        "tadicodec": sum(leaf.size for leaf in jax.tree.leaves(speeches["params"]["encoder"])),
-    }
-    return calls, functools.partial(frames, params), {"parameters": count}
+    return {"tadicodec": functools.partial(jax.jit(codes), variables)}, size(variables["params"]["encoder"])
+
+
+BUILDERS = {"encodec": jaxtok_encodec, "wavtokenizer": jaxtok_wavtokenizer, "tadicodec": jaxtok_tadicodec}
 
 
 def jaxtok_work(folder: pathlib.Path, settings: argparse.Namespace):
-    calls, frames, notes = jaxtok_codecs(folder)
+    calls, count = {}, {}
+    for codec in [settings.only] if settings.only else PEERS:
+        made, count[codec] = BUILDERS[codec]()
+        calls |= made
 
     def ready(name: str) -> Callable:
         codec, _, seconds = name.partition("-")
         x = audio(float(seconds))[None]
-        call = frames if codec == "frames" else calls[codec]
-        np.asarray(call(x))  # compiles
-        return lambda: np.asarray(call(x))
+        np.asarray(calls[codec](x))  # compiles
+        return lambda: np.asarray(calls[codec](x))
 
-    return functools.lru_cache(ready), notes
+    return functools.lru_cache(ready), {"parameters": count}
 
 
 # ---- PyTorch ----
@@ -195,15 +220,15 @@ def memory(settings: argparse.Namespace, folder: pathlib.Path) -> dict:
     found: dict = {}
     for codec in PEERS:
         for side in ("torch", "jaxtok"):
-            worker = start(side, settings, folder, pairs.TIGHT)
+            worker = start(side, settings, folder, pairs.TIGHT, codec)
             runs = [worker.run(f"{codec}-{seconds}") for seconds in settings.seconds]
             found.setdefault(codec, {})[side] = [worker.notes["ready_mb"], *(run["peak_mb"] for run in runs)]
             worker.close()
     return found
 
 
-def start(side: str, settings: argparse.Namespace, folder: pathlib.Path, kept: dict) -> pairs.Worker:
-    return pairs.Worker((f"--work={side}", f"--folder={folder}"), folder, settings.threads, kept)
+def start(side: str, settings: argparse.Namespace, folder: pathlib.Path, kept: dict, only: str = "") -> pairs.Worker:
+    return pairs.Worker((f"--work={side}", f"--folder={folder}", f"--only={only}"), folder, settings.threads, kept)
 
 
 def report(settings: argparse.Namespace, agreement: float, times: dict, notes: dict, peaks: dict) -> None:
@@ -239,9 +264,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=3, help="interleaved runs of each side")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=lambda text: [float(f) for f in text.split(",")], default=[1.0, 10.0, 60.0])
+    parser.add_argument(
+        "--seconds", type=lambda text: [float(f) for f in text.split(",")], default=[1.0, 10.0, 60.0, 120.0]
+    )
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "codec_torch")
     parser.add_argument("--work", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--only", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(), help=argparse.SUPPRESS)
     settings = parser.parse_args()
     if settings.work:

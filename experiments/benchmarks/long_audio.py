@@ -2,9 +2,9 @@
 
     JAX_PLATFORMS=cpu python experiments/benchmarks/long_audio.py [--minutes=1,4,10] [--codecs=sq_codec:mini,...]
 
-Noise of so many minutes to tokens and back with drawn weights, as ``jaxtok reconstruct`` does it: causal codecs part
-by part, the others in windows of a minute. Each length has a process of its own; peak memory is the most that it ever
-held, and the size of the recording stands beside it.
+Noise of so many minutes to tokens and back, as ``jaxtok reconstruct`` does it: causal codecs part by part, the others
+in windows. Weights are those that ship, or drawn where a config is named; one step of a diffusion decoder. Each length
+has a process of its own; peak memory is the most that it ever held, and the size of the recording stands beside it.
 
 Writes long_audio.json and long_audio.md beside this file (``--out`` for another place).
 """
@@ -19,33 +19,45 @@ import sys
 import pairs
 
 HERE = pathlib.Path(__file__).resolve().parent
-CODECS = "sq_codec:mini,wavtokenizer:mini,ezaudio:mini"
+CODECS = "sq_codec-mini,wavtokenizer-mini,ezaudio:mini,tadicodec-mini"
 
 
 def measure(name: str, minutes: float) -> dict[str, float]:
     """Megabytes at the most: before the first call, after encoding, and after decoding as well."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
     import jaxtok
-    from jaxtok.models import audio
+    from jaxtok.models import speech
 
-    config = jaxtok.get_config(name).copy_and_resolve_references().to_dict()
-    module, rng = jaxtok.build(config["model"]), np.random.default_rng(0)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, module.hop)))
-    drawn = jax.tree.map(lambda s: (0.1 * rng.standard_normal(s.shape)).astype(s.dtype), shapes)
-    model = audio.assemble(config, drawn["params"], drawn)
+    rng = np.random.default_rng(0)
+    model = drawn(name, rng) if ":" in name else jaxtok.load(name)
+    again = dict(rng=jax.random.key(0), steps=1, guidance=1.0) if isinstance(model, speech.SpeechModel) else {}
     wave = rng.uniform(-0.5, 0.5, round(60 * minutes * model.rate)).astype(np.float32)
     peaks = [pairs.peak_mb()]
     tokens = model.encode(wave)
     peaks.append(pairs.peak_mb())
-    assert np.isfinite(model.decode(tokens)).all()
+    assert np.isfinite(model.decode(tokens, **again)).all()
     names = ("before", "encoded", "decoded")
     return dict(zip(names, (*peaks, pairs.peak_mb()))) | {
         "recording": wave.nbytes / 2**20,
         "tokens": tokens.latents.shape[1],
     }
+
+
+def drawn(name: str, rng):
+    """The waveform model of a config with random weights."""
+    import jax
+    import jax.numpy as jnp
+
+    import jaxtok
+    from jaxtok.models import audio
+
+    config = jaxtok.get_config(name).copy_and_resolve_references().to_dict()
+    module = jaxtok.build(config["model"])
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, module.hop)))
+    variables = jax.tree.map(lambda s: (0.1 * rng.standard_normal(s.shape)).astype(s.dtype), shapes)
+    return audio.assemble(config, variables["params"], variables)
 
 
 def table(results: dict) -> str:
