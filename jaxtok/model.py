@@ -41,8 +41,8 @@ def load(name: str | epath.PathLike, *, step: int = -1) -> Any:
             flat = safetensors.numpy.load(weights.read_bytes())
         except safetensors.SafetensorError as error:
             raise ValueError(f"{weights}: damaged, expected weights written by jaxtok ({error})") from error
-        flat = {path: _held(array) for path, array in flat.items()}
-        params = flax.traverse_util.unflatten_dict(flat, sep="/")
+        flat = {tuple(_part(part) for part in name.split("/")): _held(array) for name, array in flat.items()}
+        params = flax.traverse_util.unflatten_dict(flat)
         state = {_STATE: params.pop(_STATE)} if _STATE in params else {}
         return assemble(config, params, state)
     from jaxtok.train.checkpoint import load_item, load_marks, load_params
@@ -82,11 +82,21 @@ def save(
     if (target / "config.json").exists():
         raise ValueError(f"directory {str(directory)!r} already holds a model; choose another")
     tree = dict(params) | {name: value for name, value in (state or {}).items() if name == _STATE}
-    flat = {name: np.asarray(leaf, order="C") for name, leaf in flax.traverse_util.flatten_dict(tree, sep="/").items()}
+    paths = flax.traverse_util.flatten_dict(tree)
+    flat = {"/".join(map(_escaped, path)): np.asarray(leaf, order="C") for path, leaf in paths.items()}
     if half:
         flat = {name: _halved(name, array) for name, array in flat.items()}
     write_whole(target / "weights.safetensors", safetensors.numpy.save(flat))
     write_whole(target / "config.json", json.dumps(config, indent=1, default=list))
+
+
+def _escaped(part: str) -> str:
+    """A name of a path for the file; Flax's weight normalization has names with a slash."""
+    return part.replace("%", "%25").replace("/", "%2F")
+
+
+def _part(escaped: str) -> str:
+    return escaped.replace("%2F", "/").replace("%25", "%")
 
 
 def export(run: epath.PathLike, directory: epath.PathLike, *, step: int = -1, half: bool = False) -> None:

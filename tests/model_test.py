@@ -3,6 +3,7 @@
 import functools
 import json
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +39,15 @@ def test_float32_comes_back_as_it_was_and_half_of_it_rounded(tmp_path):
     assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {np.dtype(np.float32)}
     sizes = [(tmp_path / name / "weights.safetensors").stat().st_size for name in ("whole", "half")]
     assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_names_with_a_slash_come_back(tmp_path):
+    """Those of weight normalization have one: ``layer_instance/kernel/scale`` beside ``layer_instance/kernel``."""
+    quantizer = dict(target="jaxtok.quantizers:FactorizedVQ", size=4, width=4, inner_width=2)
+    params = jaxtok.build(quantizer).init(jax.random.key(0), jnp.ones((1, 4)))["params"] | {"100%2F/x": jnp.ones(2)}
+    assert any("/" in name for path in flax.traverse_util.flatten_dict(params) for name in path)
+    model_lib.save(tmp_path / "m", CONFIG, params)
+    jax.tree.map(np.testing.assert_array_equal, jaxtok.load(tmp_path / "m").params, params)
 
 
 def test_what_float16_does_not_hold_is_refused_before_anything_is_written(tmp_path):

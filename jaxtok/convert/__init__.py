@@ -1,4 +1,9 @@
-"""From released (PyTorch) weights to parameters: every key accounted for, or an error that names it."""
+"""From released (PyTorch) weights to parameters: every key accounted for, or an error that names it.
+
+For "encodec" and "dac" there is no config; their modules' docstrings have one: :mod:`jaxtok.convert.seanet` and
+:mod:`jaxtok.convert.dac`. Mimi (arXiv 2410.00037) is no family: its SEANet has identity shortcuts and last kernels of
+3, unlike :mod:`jaxtok.nn.seanet`, and transformers and a resampling stand between it and the codes.
+"""
 
 import importlib
 from collections.abc import Mapping
@@ -9,6 +14,7 @@ import numpy as np
 from jaxtok.build import build
 
 FAMILIES = {
+    "dac": "jaxtok.convert.dac",
     "encodec": "jaxtok.convert.seanet",
     "ezaudio": "jaxtok.convert.ezaudio",
     "oobleck": "jaxtok.convert.oobleck",
@@ -22,6 +28,9 @@ FAMILIES = {
 
 def from_reference(family: str, state_dict: Mapping[str, Any], model_config: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters for ``build(model_config)`` from a released state dict (arrays by PyTorch name).
+
+    Codebooks that are no parameters (of "encodec", "wavtokenizer") are read, too, but only
+    :func:`variables_from_reference` gives them.
 
     Args:
       family: one of the known layouts, such as "tadicodec".

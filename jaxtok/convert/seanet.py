@@ -1,4 +1,29 @@
-"""EnCodec's released layouts: transformers', and the original one, which WavTokenizer's files contain."""
+"""EnCodec's released layouts: transformers', and the original one, which WavTokenizer's files contain.
+
+The config of transformers' file at 24 kHz, 75 frames a second of 32 codes, to be saved as ``encodec.py``::
+
+    import ml_collections
+
+    def get_config(arg=""):
+        sizes = dict(dimension=128, width=32, strides=(2, 4, 5, 8))
+        layer = dict(target="jaxtok.quantizers:EMAVQ", size=1024, width=128)
+        return ml_collections.ConfigDict(dict(
+            rate=24000,
+            interface=dict(ref="jaxtok.models.audio:assemble"),
+            model=dict(
+                target="jaxtok.tokenizers.waveform:WaveformTokenizer",
+                encoder=dict(target="jaxtok.nn.seanet:Encoder", **sizes),
+                quantizer=dict(target="jaxtok.quantizers:ResidualVQ", layers=(layer,) * 32),
+                decoder=dict(target="jaxtok.nn.seanet:Decoder", **sizes),
+            ),
+        ))
+
+    jaxtok convert --family encodec --config encodec.py --weights model.safetensors --output weights/encodec
+
+The first q codes of a frame are those of q layers, 0.75 kbit/s each, and ``quantizer.decode`` takes them. The file at
+48 kHz is read into a :class:`jaxtok.tokenizers.feedforward.FeedForwardTokenizer` of two channels, whose fields
+:mod:`jaxtok.nn.seanet` has; the loudness of its seconds and their overlap are the caller's.
+"""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -7,6 +32,7 @@ import numpy as np
 
 from jaxtok.convert.weight_norm import ConvReader
 from jaxtok.nn.seanet import Decoder, Encoder
+from jaxtok.quantizers import EMAVQ, ResidualVQ
 
 
 class Names(NamedTuple):
@@ -31,6 +57,20 @@ _TRAINING = (
 )  # fmt: skip
 
 
+def variables_from(
+    state_dict: dict[str, np.ndarray], module: Any, names: Names = TRANSFORMERS
+) -> dict[str, dict[str, Any]]:
+    """``params`` and ``codebook`` of a tokenizer of SEANet's networks and a ResidualVQ of EMAVQ.
+
+    Raises:
+      ValueError: for another quantizer, or a missing, unknown or misshapen key, by name.
+    """
+    return {
+        "params": params_from(state_dict, module, names),
+        "codebook": codebook_from(state_dict, module, names),
+    }
+
+
 def params_from(state_dict: dict[str, np.ndarray], module: Any, names: Names = TRANSFORMERS) -> dict[str, Any]:
     """Parameters of a tokenizer of SEANet's ``encoder`` and ``decoder``; :func:`codebook_from` reads its codebooks.
 
@@ -50,7 +90,8 @@ def codebook_from(state_dict: dict[str, np.ndarray], module: Any, names: Names =
     """The collection "codebook" of a tokenizer whose ``quantizer`` is a ResidualVQ of EMAVQ.
 
     Raises:
-      ValueError: for a missing, unknown or misshapen "quantizer." key, by name; others are not looked at.
+      ValueError: for another quantizer, or a missing, unknown or misshapen "quantizer." key, by name; other keys are
+        not looked at.
     """
     keys = ConvReader(state_dict, ignore=lambda name: not name.startswith("quantizer."))
     found = _codebooks(keys, module.quantizer, names)
@@ -164,8 +205,12 @@ def _decoder(keys: ConvReader, prefix: str, module: Decoder, names: Names) -> di
 
 
 def _codebooks(keys: ConvReader, quantizer: Any, names: Names) -> dict[str, Any]:
+    layers = quantizer.layers if isinstance(quantizer, ResidualVQ) else ()
+    if not layers or not all(isinstance(layer, EMAVQ) for layer in layers):
+        kinds = ", ".join(type(part).__name__ for part in (quantizer, *layers))
+        raise ValueError(f"quantizer: expected ResidualVQ of EMAVQ, found {kinds}")
     found = {}
-    for i, layer in enumerate(quantizer.layers):
+    for i, layer in enumerate(layers):
         name, shape = names.codebook.format(i), (layer.size, layer.width)
         found[f"layers_{i}"] = {
             "embedding": keys.take(f"{name}.embed", shape),

@@ -1,8 +1,9 @@
 """Oobleck: waveforms to the moments of Gaussian latents and back, by residual units with snake activations.
 
 Source: Evans et al., "Fast Timing-Conditioned Latent Audio Diffusion" (arXiv 2402.04825) and "Stable Audio Open" (arXiv
-2407.14358); the defaults are EzAudio's (Hai et al., arXiv 2409.10819), 50 frames a second at 24 kHz. Kernels are plain,
-released weight normalisation is folded (:mod:`jaxtok.convert.oobleck`).
+2407.14358); the defaults are EzAudio's (Hai et al., arXiv 2409.10819), 50 frames a second at 24 kHz. DAC's networks
+(Kumar et al., arXiv 2306.06546) are these but for the decoder's end. Kernels are plain, released weight normalisation
+is folded (:mod:`jaxtok.convert.oobleck`, :mod:`jaxtok.convert.dac`).
 """
 
 import math
@@ -133,12 +134,19 @@ class Encoder(_Parts):
 class Decoder(_Parts):
     """Latents to waveforms: the encoder's mirror, with transposed convolutions before the residual units.
 
-    The fields are the encoder's; the last convolution has no bias.
+    The fields are the encoder's and two of its own, True in DAC.
+
+    Attributes:
+      bias: whether the last convolution has one.
+      tanh: whether tanh limits the audio to [-1, 1].
     """
+
+    bias: bool = False
+    tanh: bool = False
 
     @nn.compact
     def __call__(self, z: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Audio float32 [B, hop T, audio_channels], not limited to [-1, 1]; each odd stride takes one position off.
+        """Audio float32 [B, hop T, audio_channels], limited by ``tanh`` alone; each odd stride takes one position off.
 
         Args:
           z: [B, T, latent].
@@ -154,5 +162,6 @@ class Decoder(_Parts):
             half, name, width = -(-stride // 2), f"stage{i}_up", widths[i] * self.channels
             layer = ConvTranspose1D(width, 2 * stride, stride, (half, half), name=name, **self._types)
             x = self._units(walk, walk(layer, self._snake(f"stage{i}_snake")(x)), i)
-        x = self._conv(walk, self._snake("snake_out")(x), self.audio_channels, 7, "conv_out", use_bias=False)
-        return inside(x.astype(jnp.float32), walk.lengths)
+        x = self._conv(walk, self._snake("snake_out")(x), self.audio_channels, 7, "conv_out", use_bias=self.bias)
+        x = x.astype(jnp.float32)
+        return inside(jnp.tanh(x) if self.tanh else x, walk.lengths)

@@ -48,6 +48,20 @@ def test_frames_a_second_of_ezaudio():
     assert y.shape == (1, 24_000, 1)
 
 
+def test_bias_and_tanh_of_the_end():
+    z = 30 * jax.random.normal(jax.random.key(0), (1, 5, 3))
+    plain, limited = Decoder(**SMALL), Decoder(**SMALL, bias=True, tanh=True)
+    params = plain.init(jax.random.key(1), z)["params"]
+    assert sorted(params["conv_out"]) == ["kernel"]
+    expected = plain.apply({"params": params}, z)
+    assert jnp.abs(expected).max() > 1
+    assert limited.init(jax.random.key(1), z)["params"]["conv_out"]["bias"].shape == (1,)
+    found = limited.apply({"params": params | {"conv_out": params["conv_out"] | {"bias": jnp.full(1, 0.5)}}}, z)
+    assert jnp.allclose(found, jnp.tanh(expected + 0.5), atol=1e-5)
+    mask = jnp.arange(5)[None] < 4
+    assert not limited.apply(limited.init(jax.random.key(1), z), z, mask)[:, 24:].any()
+
+
 def test_wrong_inputs_are_refused():
     key = jax.random.key(0)
     with pytest.raises(ValueError, match=r"audio: expected \[batch, positions, 1\] .* found shape \(1, 24, 2\)"):

@@ -1,12 +1,21 @@
-"""SEANet, SQ-Codec and Oobleck against transformers, diffusers and plain PyTorch, with shared random weights."""
+"""SEANet, SQ-Codec, Oobleck, EnCodec and DAC against transformers, diffusers and plain PyTorch.
+
+All with shared random weights.
+"""
 
 import functools
+import importlib
+import re
+import textwrap
 
 import jax
 import numpy as np
 import pytest
 
 import jaxtok.quantizers as jq
+from jaxtok.build import build
+from jaxtok.convert import FAMILIES, variables_from_reference
+from jaxtok.convert import dac as convert_dac
 from jaxtok.convert import oobleck as convert_oobleck
 from jaxtok.convert import seanet as convert_seanet
 from jaxtok.convert import sq_codec as convert_sq
@@ -14,6 +23,7 @@ from jaxtok.nn import oobleck, seanet, sq_codec
 from jaxtok.nn.conv2d import GroupNorm
 from jaxtok.quantizers.gaussian import softplus
 from jaxtok.tokenizers.feedforward import FeedForwardTokenizer
+from jaxtok.tokenizers.waveform import WaveformTokenizer
 
 torch = pytest.importorskip("torch", reason="needs the extra 'parity'")
 F = torch.nn.functional
@@ -57,7 +67,7 @@ def norm(name, **types):
 
 def tokenizer(layers=2, **fields):
     quantizer = jq.ResidualVQ(layers=tuple(jq.EMAVQ(size=8, width=6) for _ in range(layers)))
-    return FeedForwardTokenizer(seanet.Encoder(**SEANET, **fields), quantizer, seanet.Decoder(**SEANET, **fields))
+    return WaveformTokenizer(seanet.Encoder(**SEANET, **fields), quantizer, seanet.Decoder(**SEANET, **fields))
 
 
 def transposed(x):
@@ -98,21 +108,93 @@ def test_seanet_is_encodec(form):
     assert sum(leaf.size for leaf in jax.tree.leaves(params["encoder"])) == theirs - twice
 
 
-def test_codebooks_are_encodecs():
+def agree(module, variables, audio, z, codes, latents, expected):
+    """The reference's frames [B, Z, T] of audio [B, L], codes [B, Q, T], latents [B, D, T] and audio again [B, L]."""
+
+    def run(m, audio, codes):
+        return m.analyse(audio, None)[0], m.encode(audio), m.quantizer.decode(codes)
+
+    like = jax.eval_shape(module.init, jax.random.key(0), audio)
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, like)
+    codes = codes.permute(0, 2, 1).numpy()
+    assert all(len(np.unique(book)) > 3 for book in codes.reshape(-1, codes.shape[-1]).T)
+    found, tokens, dequantized = jax.jit(functools.partial(module.apply, method=run))(variables, audio, codes)
+    same(found, z)
+    np.testing.assert_array_equal(tokens.codes, codes)
+    same(tokens.latents, latents)
+    same(dequantized, latents)
+    again = jax.jit(functools.partial(module.apply, method="decode"))(variables, dequantized)
+    same(again[..., None], expected[:, None])
+
+
+@torch.no_grad()
+def test_a_converted_encodec_has_its_codes_and_audio():
     model = encodec()
-    with torch.no_grad():
-        for i, layer in enumerate(model.quantizer.layers):
-            layer.codebook.embed.copy_(torch.from_numpy(drawn(3 + i, 8, 6)))
+    for i, layer in enumerate(model.quantizer.layers):
+        layer.codebook.embed.copy_(torch.from_numpy(4 * drawn(3 + i, 8, 6)))
     module = tokenizer(len(model.quantizer.layers))
-    variables = {
-        "params": convert_seanet.params_from(arrays(model), module),
-        "codebook": convert_seanet.codebook_from(arrays(model), module),
+    variables = variables_from_reference("encodec", arrays(model), module)
+    audio = drawn(1, 2, 124)
+    wave = torch.from_numpy(audio)[:, None]
+    codes = model.encode(wave, bandwidth=0.6).audio_codes
+    expected = model.decode(codes, [None]).audio_values[:, 0]
+    latents = model.quantizer.decode(codes[0].transpose(0, 1))
+    agree(module, variables, audio, model.encoder(wave), codes[0], latents, expected)
+
+
+def dac(strides):
+    transformers = pytest.importorskip("transformers", reason="needs the extra 'parity'")
+    config = transformers.DacConfig(
+        encoder_hidden_size=4, downsampling_ratios=list(strides), decoder_hidden_size=12, n_codebooks=3,
+        codebook_size=16, codebook_dim=3,
+    )  # fmt: skip
+    sizes = dict(multipliers=(2, 4), strides=strides)
+    layers = tuple(jq.FactorizedVQ(size=16, width=16, inner_width=3, weight_norm=False) for _ in range(3))
+    module = WaveformTokenizer(
+        oobleck.Encoder(channels=4, latent=8, **sizes),
+        jq.ResidualVQ(layers=layers, gradient="layers"),
+        oobleck.Decoder(channels=3, latent=16, bias=True, tanh=True, **sizes),
+    )
+    return shaken(lambda: transformers.DacModel(config)), module
+
+
+@pytest.mark.parametrize("strides", [(2, 4), (3, 2)])
+@torch.no_grad()
+def test_a_converted_dac_has_its_codes_and_audio(strides):
+    model, module = dac(strides)
+    model.decoder.conv2.weight.mul_(0.1)  # tanh would hide the rest
+    variables = variables_from_reference("dac", arrays(model), module)
+    audio = drawn(1, 2, 121)
+    wave = torch.from_numpy(audio)[:, None]
+    found = model.encode(wave)
+    expected = model.decode(audio_codes=found.audio_codes).audio_values
+    assert expected.abs().max() > 0.5 and expected.abs().median() < 0.9
+    z, latents = model.encoder(wave), found.quantized_representation
+    agree(module, variables, audio, z, found.audio_codes, latents, expected)
+    model.apply_weight_norm()
+    state = arrays(model)
+    assert "quantizer.quantizers.2.in_proj.parametrizations.weight.original0" in state and "decoder.conv2.bias" in state
+    again = convert_dac.params_from(state, module)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), again, variables["params"])
+
+
+@pytest.mark.parametrize("family", ["encodec", "dac"])
+def test_configs_of_the_docstrings_are_of_the_released_sizes(family):
+    transformers = pytest.importorskip("transformers", reason="needs the extra 'parity'")
+    models = {
+        "encodec": lambda: transformers.EncodecModel(transformers.EncodecConfig()),
+        "dac": lambda: transformers.DacModel(transformers.DacConfig(sampling_rate=44100)),
     }
-    audio = drawn(1, 2, 60, 1)
-    codes = jax.jit(functools.partial(module.apply, method="encode"))(variables, audio).codes
-    expected = model.quantizer.encode(model.encoder(transposed(audio)))
-    np.testing.assert_array_equal(codes, expected.permute(1, 2, 0))
-    assert len(np.unique(codes)) > 3
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in models[family]().state_dict().items()}
+    text = importlib.import_module(FAMILIES[family]).__doc__
+    example = re.search(r"(?s)    import ml_collections.*?(?=    jaxtok convert)", text)[0]
+    exec(textwrap.dedent(example), names := {})
+    config = names["get_config"]().copy_and_resolve_references().to_dict()
+    state = {name: np.broadcast_to(np.float32(1), shape) for name, shape in shapes.items()}
+    variables, module = variables_from_reference(family, state, config["model"]), build(config["model"])
+    like = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, module.hop), np.float32))
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, like)
 
 
 def original(name):
