@@ -90,6 +90,11 @@ def _mel_distance(x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
     return audio.mel_distance(*mels, frames, frontend=_MEL)
 
 
+def _filtered(original: np.ndarray, estimate: np.ndarray) -> float:
+    a, b = (jnp.asarray(x)[None] for x in pair(original, estimate))
+    return float(audio.ci_sdr(a, b)[0])
+
+
 def _judge_speech(name: str, measure: Callable[[Any, Any, int], float]) -> Callable[..., Mapping[str, Value]]:
     return lambda original, estimate, text: {name: measure(original, estimate, speech.RATE)}
 
@@ -121,6 +126,11 @@ JUDGES: dict[str, Judge] = {
     ),
     "si_sdr": Judge(
         {"si_sdr": Row("SI-SDR, dB", "higher", 2)}, _SPEECH, _distance("si_sdr", audio.si_sdr, 1),
+    ),
+    "sdr": Judge({"sdr": Row("SDR, dB", "higher", 2)}, _SPEECH, _distance("sdr", audio.sdr, 1)),
+    "ci_sdr": Judge(
+        {"ci_sdr": Row("CI-SDR, 512 taps, dB", "higher", 2)},
+        _SPEECH, lambda original, estimate, text: {"ci_sdr": _filtered(original, estimate)},
     ),
     "pesq": Judge(
         {"pesq": Row("PESQ, wideband", "higher", 2)}, _SPEECH, _judge_speech("pesq", speech.pesq),

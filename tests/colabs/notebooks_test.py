@@ -9,6 +9,8 @@ import nbclient
 import nbformat
 import pytest
 
+from jaxtok import recipes
+
 PATHS = sorted((pathlib.Path(__file__).parents[2] / "colabs").glob("*.ipynb"))
 CACHE = (
     "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs",
@@ -33,6 +35,13 @@ def test_notebook_is_kept_without_outputs(path):
 def test_text_of_the_notebook_names_files_that_exist(path):
     text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
     assert all((path.parents[1] / name).exists() for name in re.findall(r"`(\w+/[\w/]+\.\w+)`", text))
+
+
+def test_the_notebook_of_codecs_plays_every_shipped_one():
+    (path,) = (path for path in PATHS if path.stem == "codecs")
+    source = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+    models = ast.literal_eval(re.search(r"^MODELS = (\(.*?\))", source, re.M | re.S).group(1))
+    assert sorted(models) == [name for name in recipes.shipped() if name != "emoji-judge"]
 
 
 @pytest.mark.slow

@@ -18,8 +18,12 @@ from jaxtok.evaluation import codec as audio_evaluation
 from jaxtok.evaluation import codec_runs
 from jaxtok.metrics import codec
 from jaxtok.metrics.judge import Unjudged
+from jaxtok.models.audio import AudioModel
 from jaxtok.models.tokens import Tokens
+from jaxtok.nn import seanet
+from jaxtok.quantizers import EMAVQ, ResidualVQ
 from jaxtok.tasks import codec_report
+from jaxtok.tokenizers.waveform import WaveformTokenizer
 
 RATE = 16000
 KEY = jax.random.key(0)
@@ -86,7 +90,7 @@ def halved():
         recording("c", sound(4800, 1), text="cuatro", language="es"),
         recording("d", sound(8000, 2), text="four five six"),
     ]
-    names = ("mel_distance", "multi_scale_mel", "stft_distance", "si_sdr")
+    names = ("mel_distance", "multi_scale_mel", "stft_distance", "si_sdr", "sdr", "ci_sdr")
     judges = {name: codec.JUDGES[name] for name in names} | {"level": LEVEL, "reader": READER}
     return audio_evaluation.measure({"half": Halving(jnp.zeros(3))}, found, judges, absent={"pesq": "PESQ is not here"})
 
@@ -98,6 +102,8 @@ def test_half_the_level_has_its_closed_form(halved):
         "multi_scale_mel": 7 * np.log10(2),
         "stft_distance": 0.5 + np.log(2),
         "si_sdr": 100.0,
+        "sdr": 20 * np.log10(2),
+        "ci_sdr": 100.0,
     }
     for name, value in expected.items():
         assert scores[name]["mean"] == pytest.approx(value, abs=2e-3), name
@@ -128,6 +134,15 @@ def test_costs_of_the_tokens(halved):
     assert costs["encode_real_time_factor"] > 0 and costs["decode_real_time_factor"] > 0
 
 
+def test_a_books_bits_are_those_of_every_token():
+    """EnCodec's at 24 kHz: 75 frames a second, 8 books of 10 bits."""
+    sizes = dict(dimension=8, width=2, strides=(2, 4, 5, 8))
+    books = ResidualVQ(layers=tuple(EMAVQ(size=1024, width=8) for _ in range(8)))
+    module = WaveformTokenizer(seanet.Encoder(**sizes), books, seanet.Decoder(**sizes))
+    model = AudioModel({}, module, 24000)
+    assert (model.token_rate, books.num_codebooks, books.codebook_size, model.bitrate) == (75, 8, 1024, 6000)
+
+
 def test_what_cannot_be_reconstructed_is_said(place):
     long = sound(int(2.6 * RATE), 0)
     counts: dict = {}
@@ -149,7 +164,7 @@ def test_the_table_says_what_failed_and_what_is_absent(halved):
     assert "| mel distance below 8 kHz, nats | lower | 4 |  | 0.693 ± 0.000 (25% failed) |" in text
     assert "| bit/s | 400 |" in text and "| codebooks x size | 2 x 4 |" in text
     assert "- Transcripts: by hand." in text and "- Not measured: PESQ is not here." in text
-    assert "- Failed, half, peak: 1 (the recording: it is silent): b" in text
+    assert "- Failed, original; half, 8 scores: 1 (the recording: it is silent): b\n" in text
     json.loads(json.dumps(halved))
 
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtok.metrics.audio import _SCALES, mel_distance, multi_scale_mel_distance, si_sdr, stft_distance
+from jaxtok.metrics.audio import _SCALES, ci_sdr, mel_distance, multi_scale_mel_distance, sdr, si_sdr, stft_distance
 from jaxtok.signal.mel import MelFrontEnd, mel_centres
 
 FRONT = MelFrontEnd()
@@ -89,12 +89,66 @@ def test_si_sdr_closed_form():
     assert float(si_sdr(reference[:1], 2 * reference[:1])[0]) == 100
 
 
-def test_si_sdr_of_a_padded_row():
+def test_sdr_of_a_gain_and_of_noise():
+    gains = np.asarray([0.5, 0.99, -1.0, 0.0, 3.0])
+    a, b = noise(1, 4000), noise(1, 4000, seed=1)
+    found = jax.jit(sdr)(np.tile(a, (5, 1)), (gains[:, None] * a).astype(np.float32))
+    np.testing.assert_allclose(found, -20 * np.log10(np.abs(1 - gains)), atol=1e-3)  # not scale invariant
+    np.testing.assert_allclose(sdr(a, a + 0.1 * b), 20 + 10 * np.log10((a**2).sum() / (b**2).sum()), atol=1e-4)
+    np.testing.assert_array_equal(
+        sdr(np.concatenate([a, 0 * a, 0 * a]), np.concatenate([a, a, 0 * a])), [100, -100, -100]
+    )
+
+
+def test_ci_sdr_is_invariant_to_filters_of_its_length():
+    a, b = noise(1, 8000), noise(1, 8000, seed=1)
+    a[:, -40:] = 0.0  # so that the filtered reference ends within the recording
+    response = noise(32, seed=2)
+    wet = np.convolve(a[0], response)[None, :8000].astype(np.float32)
+    assert ci_sdr(a, wet, taps=32)[0] == ci_sdr(a, wet)[0] == 100 and si_sdr(a, wet)[0] < 0
+    assert ci_sdr(a, wet, taps=31)[0] == pytest.approx(
+        10 * np.log10((response[:31] ** 2).sum() / response[31] ** 2), abs=0.3
+    )
+    late = np.roll(a, 40, axis=1)  # a delay within the filter, and one beyond it
+    assert ci_sdr(a, late, taps=41)[0] == 100 and ci_sdr(a, late, taps=40)[0] < -15
+    # Orthogonal noise has its level after any filter; 32 taps explain 32 of its 8031 samples.
+    level = 10 * np.log10((wet**2).sum() / (b**2).sum())
+    np.testing.assert_allclose(ci_sdr(a, wet + 0.1 * b, taps=32), 20 + level, atol=0.1)
+
+
+def test_ci_sdr_is_the_least_squares_distance():
+    a, b = noise(2, 60), noise(2, 60, seed=1)
+    for x, y, found in zip(a, b, ci_sdr(a, b, taps=7)):
+        matrix = np.stack([np.pad(x.astype(np.float64), (shift, 6 - shift)) for shift in range(7)], axis=1)
+        y = np.pad(y.astype(np.float64), (0, 6))
+        filtered = matrix @ np.linalg.lstsq(matrix, y, rcond=None)[0]
+        assert found == pytest.approx(10 * np.log10((filtered**2).sum() / ((y - filtered) ** 2).sum()), abs=1e-4)
+
+
+def test_ci_sdr_of_one_tap_is_si_sdr_where_means_are_zero():
+    a, b = (x - x.mean(axis=1, keepdims=True) for x in (noise(2, 500), noise(2, 500, seed=1)))
+    np.testing.assert_allclose(ci_sdr(a, a + b, taps=1), si_sdr(a, a + b), atol=1e-4)
+    np.testing.assert_array_equal(ci_sdr(a, np.stack([a[0], 0 * a[1]])), [100, -100])
+    np.testing.assert_array_equal(ci_sdr(0 * a, a), [-100, -100])
+
+
+def test_ci_sdr_of_a_reference_that_leaves_bands_empty():
+    """A constant and a sine span a few dimensions of 512: the filter is not unique, its number is."""
+    n = np.arange(16000)
+    a = np.stack([np.full(16000, 0.3), 0.5 * np.sin(0.05 * n)]).astype(np.float32)
+    np.testing.assert_array_equal(ci_sdr(a, 2 * a), [100, 100])
+    b = 0.01 * noise(2, 16000)
+    level = 10 * np.log10((a**2).sum(1) / (b**2).sum(1))
+    np.testing.assert_allclose(ci_sdr(a, a + b), level, atol=0.5)
+
+
+@pytest.mark.parametrize("measure", [si_sdr, sdr, ci_sdr])
+def test_ratios_of_a_padded_row(measure):
     a, b = noise(2, 500), noise(2, 500, seed=1)
     mask = np.arange(500) < np.asarray([[500], [300]])
-    found = si_sdr(a, a + b, mask)
-    np.testing.assert_allclose(found[1], si_sdr(a[1:, :300], (a + b)[1:, :300])[0], atol=1e-4)
-    np.testing.assert_array_equal(si_sdr(a, b, np.zeros_like(mask)), [0, 0])
+    found = measure(a, a + b, mask)
+    np.testing.assert_allclose(found[1], measure(a[1:, :300], (a + b)[1:, :300])[0], atol=1e-4)
+    np.testing.assert_array_equal(measure(a, b, np.zeros_like(mask)), [0, 0])
 
 
 @pytest.mark.parametrize(
@@ -107,6 +161,8 @@ def test_si_sdr_of_a_padded_row():
         (lambda x, m: stft_distance(x[..., 0], x[..., 0]), "reference: found 4 samples, expected at least 512"),
         (lambda x, m: stft_distance(x, x), r"reference: found shape \(1, 4, 128\), expected \[batch, samples\]"),
         (lambda x, m: si_sdr(x[..., 0], x[:, :3, 0]), r"estimate: found shape \(1, 3\), expected \(1, 4\)"),
+        (lambda x, m: ci_sdr(x[..., 0], x[:, :3, 0]), r"estimate: found shape \(1, 3\), expected \(1, 4\)"),
+        (lambda x, m: ci_sdr(x[..., 0], x[..., 0], taps=0), "taps: found 0, expected at least 1"),
         (lambda x, m: si_sdr(x[..., 0], x[..., 0], m[:, :3]), r"mask: found shape \(1, 3\), expected \(1, 4\)"),
     ],
 )

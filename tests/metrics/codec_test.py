@@ -30,6 +30,6 @@ def test_a_named_judge_without_its_package_is_an_error(monkeypatch):
 
 def test_every_row_has_one_judge():
     rows = [row for judge in codec.JUDGES.values() for row in judge.rows]
-    assert len(rows) == len(set(rows)) == 14
+    assert len(rows) == len(set(rows)) == 16
     with pytest.raises(ValueError, match="--metrics: no metric named 'peaq', known: mel_distance, "):
         codec.chosen(["si_sdr", "peaq"])

@@ -47,6 +47,13 @@ def test_the_first_channel_of_a_group_is_the_least_significant_digit():
     np.testing.assert_array_equal(quantizer.decode(jnp.asarray(expected)), digits)
 
 
+def test_every_word_of_nine_digits_comes_back():
+    quantizer, words = Bounded(width=9, steps=1, word=9), jnp.arange(3**9)[:, None]
+    digits = quantizer.decode(words)
+    assert np.isin(digits, (-1, 0, 1)).all() and len(np.unique(digits, axis=0)) == 19683
+    np.testing.assert_array_equal(quantizer.encode(digits), words)
+
+
 def test_latents_are_not_rounded_and_decoding_rounds(params):
     audio = drawn(1, 2, 8 * HOP)
 

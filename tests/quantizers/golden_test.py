@@ -375,6 +375,18 @@ def _residual(**fields):
     return q, z, q.init(KEY, z)
 
 
+def test_more_layers_are_nearer_to_what_they_were_fitted_to():
+    q = jq.ResidualVQ(layers=tuple(jq.EMAVQ(size=8, width=3, kmeans=8) for _ in range(6)))
+    z = jax.random.normal(KEY, (400, 3))
+    _, variables = q.apply(q.init(KEY, z), z, rng=KEY, train=True, mutable=["codebook"])
+    codes = q.apply(variables, z).codes
+    prefixes = [q.apply(variables, codes[:, :n], method="decode") for n in range(1, 7)]
+    errors = [float(jnp.square(y - z).mean()) for y in (0 * z, *prefixes)]
+    assert all(a > b for a, b in itertools.pairwise(errors))
+    silent = q.apply(variables, codes.at[:, 2:].set(-1), method="decode")  # the vectors of the others are 0
+    _close(silent, prefixes[1])
+
+
 def test_dropout_of_the_batch_keeps_a_prefix_of_layers():
     q, z, variables = _residual(dropout="batch", at_least=3)
     run = jax.jit(lambda key: q.apply(variables, z, rng=key, train=True))

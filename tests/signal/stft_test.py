@@ -74,6 +74,13 @@ def test_same_reconstructs_every_sample(n_fft, hop, edge):
     np.testing.assert_allclose(back, audio, atol=2e-5)
 
 
+@pytest.mark.parametrize(("n_fft", "hop"), [(2400, 600), (1280, 320)])
+def test_published_sizes_reconstruct_every_sample(n_fft, hop):
+    """WavTokenizer's, at its 40 and 75 tokens a second."""
+    audio = noise(2, 20 * hop)
+    np.testing.assert_allclose(round_trip(audio, n_fft, hop)[1], audio, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(("n_fft", "hop"), [(16, 4), (20, 6), (12, 6)])
 def test_center_reconstructs_every_sample(n_fft, hop):
     audio = noise(2, 7 * hop)

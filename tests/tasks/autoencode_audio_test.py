@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+import jaxtok
 from jaxtok.losses import spectral
 from jaxtok.nn import discriminators, oobleck, seanet, views
 from jaxtok.papers.wavtokenizer import Decoder, conditional
@@ -231,6 +232,24 @@ def test_evaluation_is_per_recording_and_knows_no_padding(ready):
     for name, value in found.items():
         np.testing.assert_array_equal(again[name][1], value[1])
         assert again[name][0] != value[0]
+
+
+def test_resuming_is_bit_equal_with_both_players_and_the_codebook(tmp_path, resume):
+    """Stopped before the discriminator begins, so that the program changes after resuming, and again later."""
+    config = jaxtok.get_config("wavtokenizer:tiny").to_dict()
+    period = dict(target="jaxtok.nn.discriminators:multi_period", periods=(2,), channels=(2,))
+    period = dict(target="jaxtok.papers.wavtokenizer:conditional", ensemble=period)
+    config["task"]["discriminator"] = dict(target="jaxtok.nn.discriminators:Panel", ensembles=dict(period=period))
+    config["task"]["terms"] = dict(period=config["task"]["terms"]["period"])
+    config["train"] |= dict(steps=5, ema=0.9, log_every=1, evaluate_every=0, checkpoint_every=0)
+    config["train"]["mesh"]["data"] = 1
+    config["train"]["players"]["discriminator"]["start"] = 3
+    lines, items = resume(config, tmp_path, (2, 4))
+    assert ["discriminator/loss" in line for line in lines] == [False] * 3 + [True] * 2
+    assert sorted(items["opt"]) == ["discriminator", "generator"]
+    moving = items["state"]["codebook"]["quantizer"]
+    assert moving["started"] and len(np.unique(moving["counts"])) > 1
+    assert items["state"]["hits"].sum() > 0
 
 
 def test_a_collapsing_codebook_is_named():
