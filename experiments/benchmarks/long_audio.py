@@ -1,6 +1,6 @@
 """Memory of waveform codecs on long recordings: does it stop growing?
 
-    JAX_PLATFORMS=cpu python experiments/benchmarks/long_audio.py [--minutes=1,4,10] [--codecs=sq_codec:mini,...]
+    JAX_PLATFORMS=cpu python experiments/benchmarks/long_audio.py [--minutes=1,4,10] [--codecs=sq-codec-mini,...]
 
 Noise of so many minutes to tokens and back, as ``jaxtok reconstruct`` does it: causal codecs part by part, the others
 in windows. Weights are those that ship, or drawn where a config is named; one step of a diffusion decoder. Each length
@@ -19,7 +19,7 @@ import sys
 import pairs
 
 HERE = pathlib.Path(__file__).resolve().parent
-CODECS = "sq_codec-mini,wavtokenizer-mini,ezaudio:mini,tadicodec-mini"
+CODECS = "sq-codec-mini,wavtokenizer-mini,ezaudio:mini,tadicodec-mini"
 
 
 def measure(name: str, minutes: float) -> dict[str, float]:
