@@ -21,7 +21,7 @@ PAPER = dict(
     url="https://arxiv.org/abs/2408.13893",
     modality="speech",
     family="tokenizer (scalar, causal, adversarial)",
-    status="the codec, its training and its streams; the generator to come",
+    status="codec, training and streams; a small one ships, `sq-codec-mini`; the generator to come",
 )
 
 

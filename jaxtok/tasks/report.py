@@ -34,7 +34,7 @@ def about(result: Any, config: Mapping[str, Any], workdir: epath.PathLike, param
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "steps": steps,
         "batch_size": batch_size,
-        "seconds": steps * batch_size / speed if speeds else 0.0,
+        "seconds": steps * batch_size * float(np.mean(1 / np.asarray(speeds))) if speeds else 0.0,
         "examples_per_second": speed,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({platform.machine()})",
         "data": config["data"]["source"],
