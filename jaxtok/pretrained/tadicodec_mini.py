@@ -16,16 +16,13 @@ def get_config(arg: str = "mini") -> ml_collections.ConfigDict:
     """The config; it has one variant."""
     if arg != "mini":
         raise ValueError(f"tadicodec_mini has no variant {arg!r}; known: mini")
-    steps, languages = 4_500, ("en", "es")  # one voice speaks both
+    steps, languages = 5_000, ("en", "es")  # one voice speaks both
     size = dict(width=192, heads=3, hidden=512, factor=1)
     config = recipes.get_config("tadicodec:mini")
     config.update(dict(
         slug="tadicodec_mini",
         task=dict(prompt_rate=0.5, shift=3.0),
-        model=dict(
-            encoder=dict(depth=2, bits=28, **size), decoder=dict(depth=6, prediction="data", **size),
-            quantizer=dict(bits=28, word=14, temperature=16.0),
-        ),
+        model=dict(encoder=dict(depth=2, **size), decoder=dict(depth=6, prediction="data", **size)),
         data=dict(
             examples=dict(multiple=size["factor"] * 480), languages=languages, evaluation=dict(languages=languages)
         ),
