@@ -6,7 +6,8 @@ Synthetic harmonic tones with noise at 8 kHz, 100 tokens a second of one codeboo
 mel L1, commitment and one small discriminator by period. Decoders of like size: (i) transposed convolutions (SEANet's),
 (ii) WavTokenizer's inverse STFT whose attention block sees each frame's own value alone, (iii) the same with attention.
 Codebooks of 64, 512 and 4096 codes with decoder (iii): drawn at random; begun by k-means; by k-means and with a restart
-of rare codes that works (the reference's has no effect). Arms share the data, the steps and the seeds.
+of rare codes that works (the reference's has no effect). The encoder has a gain and standardized channels, without
+which no arm read its tokens (LOG.md). Arms share the data, the steps and the seeds.
 
 Expected, from the paper: (1) the mel distance of (iii) is at most that of (ii), and both are below (i)'s; (2) both have
 fewer clicks; (3) k-means and restart raise the use of a codebook and lower the mel distance; (4) beyond some size use
@@ -57,6 +58,7 @@ def config(*, steps, seed=0, decoder="attention", size=512, how=BEGINNINGS[2]):
         "attention": stft,
     }
     mean = BATCH * CROP / 80 / size  # of a code's count in a batch
+    book = dict(target="jaxtok.quantizers:EMAVQ", size=size, width=width, decay=0.95, commitment=0.25)
     begin = dict(kmeans=0 if how == "random" else 10, revive=0.2 * mean if "restart" in how else 0.0)
     mel = dict(target="jaxtok.signal.log_mel:LogMel", sample_rate=8000, n_fft=320, hop=80, bands=32, padding="center")
     optimizer = dict(
@@ -67,10 +69,8 @@ def config(*, steps, seed=0, decoder="attention", size=512, how=BEGINNINGS[2]):
         slug="wavtokenizer", seed=seed,
         model=dict(
             target="jaxtok.tokenizers.waveform:WaveformTokenizer", conditional=decoder != "transposed",
-            encoder=dict(target="jaxtok.nn.seanet:Encoder", width=8, lstm_layers=1, **network),
-            quantizer=dict(
-                target="jaxtok.quantizers:EMAVQ", size=size, width=width, decay=0.95, commitment=10.0, **begin
-            ),
+            encoder=dict(target="jaxtok.nn.seanet:Encoder", width=8, lstm_layers=1, gain=2.0, **network),
+            quantizer=dict(target="jaxtok.quantizers:Standardized", width=width, inner=book | begin),
             decoder=decoders[decoder],
         ),
         task=dict(
