@@ -117,7 +117,7 @@ def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
 
 
 def resampled_length(length: int, rate: int, target: int) -> int:
-    """The samples that ``length`` samples at ``rate`` become at ``target`` Hz, halves rounded up, but at least 1."""
+    """How many ``length`` samples at ``rate`` become at ``target`` Hz, halves rounded up; at least 1 of any."""
     return max(math.floor(length * target / rate + 0.5), min(length, 1))
 
 

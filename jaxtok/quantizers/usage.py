@@ -31,13 +31,14 @@ def summary(counts: np.ndarray) -> dict[str, float]:
     }
 
 
-def books(codes: np.ndarray, size: int, mask: np.ndarray | None = None) -> dict[str, dict[str, float]]:
-    """:func:`summary` of each codebook of codes int [..., Q] where ``mask`` bool [...] is True.
+def names(count: int) -> list[str]:
+    """What reports call ``count`` codebooks: the only one "codebook", several "codebook 0" and so on."""
+    return ["codebook"] if count == 1 else [f"codebook {q}" for q in range(count)]
 
-    The only one is called "codebook", several "codebook 0" and so on.
-    """
-    names = ["codebook"] if codes.shape[-1] == 1 else [f"codebook {q}" for q in range(codes.shape[-1])]
-    return {name: summary(histogram(codes[..., q], size, mask)) for q, name in enumerate(names)}
+
+def books(codes: np.ndarray, size: int, mask: np.ndarray | None = None) -> dict[str, dict[str, float]]:
+    """:func:`summary` of each codebook, by its name, of codes int [..., Q] where ``mask`` bool [...] is True."""
+    return {name: summary(histogram(codes[..., q], size, mask)) for q, name in enumerate(names(codes.shape[-1]))}
 
 
 def uniform_usage(size: int, tokens: int) -> float:

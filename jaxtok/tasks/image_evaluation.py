@@ -109,7 +109,7 @@ def measure(task: Any, params: Any, state: Any, batches: Images, *, shown: int =
         counts, grid = {}, (0,)
     else:
         flat, grid = np.concatenate([part.reshape(-1, part.shape[-1]) for part in codes]), codes[0].shape[1:-1]
-        names = [f"codebook {q}" for q in range(flat.shape[1])] if flat.shape[1] > 1 else ["codebook"]
+        names = usage.names(flat.shape[1])
         counts = {name: np.unique(flat[:, q], return_counts=True)[1] for q, name in enumerate(names)}
     images, again = (np.concatenate(part)[:shown] for part in zip(*kept)) if kept else (np.zeros(0), np.zeros(0))
     return errors | {"counts": counts, "grid": grid, "images": images, "shown": again}
