@@ -20,13 +20,13 @@ def xla(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | No
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="xla")
 
 
-AT_ONCE = 1 << 22  # weights (16 MB) that by_head makes at once
+AT_ONCE = 1 << 22  # weights (16 MB) that by_head makes at once, at most
 
 
 def by_head(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """One head after another, or all at once where they are small: the quickest on CPUs.
+    """All heads at once where they are small, else one after another, in blocks of queries: the quickest on CPUs.
 
-    Temporaries are those of one head [B, T, S], or of all of them up to ``AT_ONCE`` numbers.
+    Temporaries have up to ``AT_ONCE`` numbers, so memory grows linearly with the length.
     """
     batch, length, heads, _ = query.shape
     key, value = (jnp.repeat(x, heads // x.shape[2], axis=2) for x in (key, value))
@@ -34,8 +34,7 @@ def by_head(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array 
     if mask is not None:
         mask = jnp.moveaxis(jnp.broadcast_to(mask, (mask.shape[0], heads, *mask.shape[2:])), 1, 0)
 
-    def one(arrays):
-        query, key, value, mask = arrays
+    def weigh(query, key, value, mask):
         logits = jnp.einsum("bth,bsh->bts", query, key, preferred_element_type=jnp.float32)
         if mask is not None:
             logits = jnp.where(mask, logits, 0.7 * jnp.finfo(jnp.float32).min)
@@ -44,13 +43,28 @@ def by_head(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array 
         out = jnp.einsum("bts,bsh->bth", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
         return (out / total).astype(query.dtype)
 
+    def one(arrays):
+        query, key, value, mask = arrays
+        blocks = min(-(-math.prod(shape) // AT_ONCE), length)
+        rows = jax.tree.map(lambda x: _divided(x, blocks), (query, mask))
+        out = jax.lax.map(lambda block: weigh(block[0], key, value, block[1]), rows)
+        return jnp.moveaxis(out, 0, 1).reshape(batch, -1, out.shape[-1])[:, :length]
+
     arrays = *(jnp.moveaxis(x, 2, 0) for x in (query * query.shape[-1] ** -0.5, key, value)), mask
     if heads * math.prod(shape) > AT_ONCE:
         return jnp.moveaxis(jax.lax.map(one, arrays), 0, 2)
     if mask is not None:
         arrays = *arrays[:3], jnp.broadcast_to(mask, (heads, batch, *mask.shape[2:]))
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), arrays)
-    return jnp.moveaxis(one(flat).reshape(heads, batch, length, -1), 0, 2)
+    return jnp.moveaxis(weigh(*flat).reshape(heads, batch, length, -1), 0, 2)
+
+
+def _divided(x: jax.Array, blocks: int) -> jax.Array:
+    """Blocks of rows, [blocks, B, rows, ...], the last one padded, of an array [B, T, ...]; T = 1 is repeated."""
+    if x.shape[1] == 1:
+        return jnp.broadcast_to(x, (blocks, *x.shape))
+    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % blocks), *((0, 0),) * (x.ndim - 2)))
+    return jnp.moveaxis(x.reshape(len(x), blocks, -1, *x.shape[2:]), 1, 0)
 
 
 def auto(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:

@@ -15,8 +15,10 @@ def inputs(heads=4, dtype=jnp.float32):
 
 
 @pytest.mark.parametrize("shape", [None, (2, 1, 1, 7), (1, 1, 5, 7), (2, 4, 5, 7)])
+@pytest.mark.parametrize("at_once", [1, 30, 80, 1000])  # a query at a time, three, all of a head, all heads
 @pytest.mark.parametrize("implementation", [attention.by_head, attention.auto])
-def test_by_head_and_auto_equal_xla_under_every_mask(implementation, shape):
+def test_by_head_and_auto_equal_xla_under_every_mask(implementation, at_once, shape, monkeypatch):
+    monkeypatch.setattr(attention, "AT_ONCE", at_once)
     mask = None if shape is None else jax.random.bernoulli(jax.random.key(1), 0.6, shape)
     if shape == (2, 4, 5, 7):
         mask = mask.at[1, 2, 3].set(False)  # a query that may look nowhere
