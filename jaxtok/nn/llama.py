@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxtok.nn import attention as attention_lib
 from jaxtok.nn import cache as cache_lib
@@ -48,6 +49,7 @@ class SelfAttention(nn.Module):
         mask: jax.Array | None,
         cache: KVCache | None = None,
         layer: jax.Array | int = 0,
+        kept: np.ndarray | None = None,
     ) -> tuple[jax.Array, KVCache | None]:
         """Attends; with a cache, to what it holds after the new keys and values are written into it.
 
@@ -57,6 +59,10 @@ class SelfAttention(nn.Module):
           mask: bool, broadcastable to [B, heads, T, T or slots], True where a key may be looked at; None for all.
           cache: of all blocks, or None.
           layer: which block this is.
+          kept: int [M], the positions that look; None for all. Without a cache only.
+
+        Returns:
+          [B, T or M, D], and the cache.
         """
         options: dict[str, Any] = dict(kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype)
         groups = self.kv_heads or self.heads
@@ -74,6 +80,8 @@ class SelfAttention(nn.Module):
         if cache is not None and mask is not None and x.shape[1] == 1:
             out = cache_lib.attend_one(cache, layer, query, mask)
         else:
+            if kept is not None:
+                query, mask = query[:, kept], mask if mask is None or mask.shape[2] == 1 else mask[:, :, kept]
             out = self.attention(query, key, value, mask)
         out = self.dense(x.shape[-1], axis=(-2, -1), use_bias=False, name="out", **options)(out)
         return out, cache
@@ -95,8 +103,11 @@ class Block(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, carry, scales, layer, angles, mask):
-        """One block on (x, cache); ``scales`` is [2, B or 1, 1 or T, D] (attention, MLP) or None. Answers a scan."""
+    def __call__(self, carry, scales, layer, angles, mask, kept=None):
+        """One block on (x, cache); ``scales`` is [2, B or 1, 1, D] (attention, MLP) or None. Answers a scan.
+
+        ``kept``, int [M], are the positions that go on, None for all.
+        """
         x, cache = carry
         options: dict[str, Any] = dict(kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype)
         first, second = (None, None) if scales is None else (scales[0], scales[1])
@@ -104,8 +115,8 @@ class Block(nn.Module):
             self.heads, self.head_dim, self.kv_heads, self.qkv_bias, self.dense, self.attention, name="attention",
             **options,
         )  # fmt: skip
-        change, cache = attend(rms_normalize(x, first, eps=self.eps), angles, mask, cache, layer)
-        x = x + change
+        change, cache = attend(rms_normalize(x, first, eps=self.eps), angles, mask, cache, layer, kept)
+        x = (x if kept is None else x[:, kept]) + change
         x = x + SwiGLU(self.hidden, dense=self.dense, name="mlp", **options)(rms_normalize(x, second, eps=self.eps))
         return (x, cache), None
 
@@ -150,6 +161,7 @@ class Llama(nn.Module):
         mask: jax.Array | None = None,
         scales: jax.Array | None = None,
         cache: KVCache | None = None,
+        kept: np.ndarray | None = None,
     ) -> Any:
         """Runs the stack, over a whole sequence, a prompt or one more token.
 
@@ -162,9 +174,11 @@ class Llama(nn.Module):
           scales: [2 depth + 1, B or 1, D]: the norms' scales, two per block and the last norm's; None for no scale.
           cache: from :func:`jaxtok.nn.cache.empty`; keys and values of x are written at its length. More tokens than
             there are free slots overwrite the last ones: the caller counts.
+          kept: int [M], the positions whose outputs are wanted, None for all; the last of unrolled blocks then leaves
+            the others' queries and MLP out. Without a cache only.
 
         Returns:
-          [B, T, D]; with a cache, this and the cache that holds x too.
+          [B, T or M, D]; with a cache, this and the cache that holds x too.
         """
         width = x.shape[-1]
         head_dim = self._check(width)
@@ -193,10 +207,12 @@ class Llama(nn.Module):
                 in_axes=(nn.broadcast if pairs is None else 0, 0, nn.broadcast, nn.broadcast),
             )
             carry, _ = stack(name="blocks", **options)(carry, pairs, jnp.arange(self.depth), angles, mask)
+            carry = carry if kept is None else (carry[0][:, kept], None)
         else:
             for i in range(self.depth):
                 one = None if pairs is None else pairs[i]
-                carry, _ = block(name=f"blocks_{i}", **options)(carry, one, i, angles, mask)
+                going = kept if i == self.depth - 1 else None
+                carry, _ = block(name=f"blocks_{i}", **options)(carry, one, i, angles, mask, going)
         out = rms_normalize(carry[0], None if scales is None else scales[-1], eps=self.eps)
         moved: Any = carry[1]
         return out if cache is None else (out, cache_lib.advance(moved, x.shape[1]))

@@ -18,6 +18,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxtok.diffusion import paths, predictions
 from jaxtok.nn import attention as attention_lib
@@ -97,8 +98,10 @@ class Encoder(nn.Module):
             self.depth, self.heads, self.hidden, scan=self.scan, remat=self.remat, attention=self.attention,
             name="transformer", **options,
         )  # fmt: skip
-        x = stack(x, mask=attention_lib.key_mask(mask))
-        x = resample.linear(x.astype(jnp.float32), x.shape[1] // self.factor)
+        tokens = x.shape[1] // self.factor
+        middle = np.arange((self.factor - 1) // 2, self.factor // 2 + 1)  # the frames of a token that resampling reads
+        kept = (np.arange(tokens)[:, None] * self.factor + middle).reshape(-1)
+        x = resample.linear(stack(x, mask=attention_lib.key_mask(mask), kept=kept).astype(jnp.float32), tokens)
         z = nn.Dense(self.bits, name="code_linear", kernel_init=_NORMAL, param_dtype=self.param_dtype)(x)
         return z, None if mask is None else mask[:, self.factor // 2 :: self.factor]
 

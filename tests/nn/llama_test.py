@@ -127,6 +127,21 @@ def test_block_decoding_with_a_cache_of_the_same_tokens_equals_the_whole_forward
     assert count.tolist() == [6, 6] and int((found == 16).sum()) == 0
 
 
+@pytest.mark.parametrize("remat", ["", "nothing_saveable"])
+@pytest.mark.parametrize("scan", [True, False])
+@pytest.mark.parametrize("shape", [None, (2, 1, 1, 9), (1, 1, 9, 9)])
+def test_kept_positions_are_those_of_the_whole(shape, scan, remat):
+    stack = Llama(2, 2, 16, scan=scan, remat=remat)
+    x, scales = jax.random.normal(jax.random.key(0), (2, 9, 8)), jax.random.normal(jax.random.key(1), (5, 2, 8))
+    mask = None if shape is None else jax.random.bernoulli(jax.random.key(2), 0.7, shape)
+    kept = np.asarray([3, 4, 7])
+    variables = stack.init(jax.random.key(3), x)
+    whole = stack.apply(variables, x, mask=mask, scales=scales)
+    assert whole.shape == x.shape
+    few = stack.apply(variables, x, mask=mask, scales=scales, kept=kept)
+    np.testing.assert_allclose(few, whole[:, kept], atol=1e-6)
+
+
 def test_sizes_that_do_not_fit_are_refused():
     x = jnp.zeros((2, 5, 16))
     stack = Llama(depth=2, heads=4, hidden=8)

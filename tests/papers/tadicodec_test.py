@@ -10,6 +10,7 @@ from jaxtok.build import build
 from jaxtok.convert import from_reference
 from jaxtok.diffusion import noise
 from jaxtok.nn import embed
+from jaxtok.nn.llama import Llama
 from jaxtok.tokenizers.diffusion import FlowSampler
 
 WIDTH, HIDDEN, BITS, BANDS, FRAMES, DEPTH, VOCABULARY = 32, 128, 6, 8, 24, 2, 20
@@ -86,10 +87,11 @@ def statistics(x, mean, std):
 
 def test_encoder_output(model):
     def run(module, x):
-        # the encoder up to its last norm: without the resampling and the code linear
-        return module.encoder.apply(module.encoder.variables, x, capture_intermediates=True, mutable=["intermediates"])[
-            1
-        ]["intermediates"]["transformer"]["__call__"][0]
+        """All frames up to the last norm; the encoder keeps those that resampling reads."""
+        encoder, params = module.encoder, module.encoder.variables["params"]
+        stack = Llama(encoder.depth, encoder.heads, encoder.hidden, scan=encoder.scan)
+        first = params["in_linear"]
+        return stack.apply({"params": params["transformer"]}, x @ first["kernel"] + first["bias"])
 
     out = model(MEL, method=run)
     statistics(out, -0.0570125, 0.999023)
