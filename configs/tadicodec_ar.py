@@ -50,8 +50,8 @@ def mini() -> ml_collections.ConfigDict:
         qkv_bias=False, theta=1e4, least=4, scan=False, remat="", dtype="float32",
         source="samples:speech", **tokens(tokenizer="runs/tadicodec", stored=False),
         text=dict(target="jaxtok.text.bytes:Bytes"),
-        seconds=(2.0, 6.4), buckets=((6.4, 160),), words=4,
-        steps=600, batch_size=16, ema=0.99,
+        seconds=(2.0, 4.8), buckets=((4.8, 128),), words=4,
+        steps=600, batch_size=8, ema=0.99,
         schedule=dict(target="jaxtok.train.schedules:cosine", peak=1e-3, warmup=100, steps=600),
         every=(20, 200, 4, 300), after=(dict(ref="jaxtok.evaluation.speech_generator:write"),),
     )  # fmt: skip
