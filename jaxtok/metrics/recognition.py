@@ -42,13 +42,14 @@ def recognise(audio: Any, rate: int) -> list[str]:
 
     The recording is resampled to 16 kHz by soxr, scaled down where its peak exceeds 1, rounded to 16 bits, and
     decoded as one utterance by the default decoder (en-us, its trigram model and dictionary), with cepstral means of
-    this recording alone, so that no recording changes what is heard in another one.
+    this recording alone and features begun anew, so that no recording changes what is heard in another one.
 
     Args:
       audio: [samples].
       rate: in Hz.
     """
     decoder = _decoder()
+    decoder.reinit_feat()  # else its means and the noise that it has learned go on
     samples = np.rint(heard(audio, rate, RATE) * 32767).astype(np.int16)
     decoder.start_utt()
     decoder.process_raw(samples.tobytes(), no_search=False, full_utt=True)

@@ -3,8 +3,11 @@
 Pure rendering: what :func:`jaxtok.evaluation.codec.measure` gave in, Markdown out.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from jaxtok.metrics import codec
 
 _SHOWN = 3  # names of recordings beside a reason
 _COSTS = {  # title, from the numbers of a codec to what is shown, where it has them
@@ -29,12 +32,19 @@ def _factor(value: float | None) -> str:
 def markdown(results: Mapping[str, Any]) -> str:
     """The results as Markdown: costs, scores (mean ± standard error), failures by reason, what was not measured.
 
+    Where a model failed on some recordings, its means are not of the same ones as the others': a further table then has
+    the means over those recordings alone that every column has.
+
     Args:
       results: of :func:`jaxtok.evaluation.codec.measure`, with ``input``, ``text`` (where transcripts came from) and
         ``decoding`` (how models that sample did, or "").
     """
     models, count = results["models"], len(results["recordings"])
     heads = " | ".join(models)
+    scores = f"| score, mean ± standard error | better | recordings | original | {heads} |"
+    ruler, shared = f"|---|---|---|---|{'---|' * len(models)}", _shared(results)
+    if shared:
+        shared = ["Over the recordings alone that every column has, as some failed:", "", scores, ruler, *shared, ""]
     lines = [
         f"# {results['input']}: {count} recordings, {sum(results['seconds']) / 60:.1f} minutes",
         "",
@@ -42,10 +52,11 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"|---|{'---|' * len(models)}",
         *_costs([model["codec"] for model in models.values()]),
         "",
-        f"| score, mean ± standard error | better | recordings | original | {heads} |",
-        f"|---|---|---|---|{'---|' * len(models)}",
+        scores,
+        ruler,
         *_scores(results),
         "",
+        *shared,
         *_notes(results),
     ]
     return "\n".join(lines) + "\n"
@@ -77,6 +88,27 @@ def _scores(results: Mapping[str, Any]) -> list[str]:
         cells = [_cell(score, row["digits"]) for score in (results["original"].get(name), *found)]
         lines.append(f"| {row['title']} | {row['better']} | {asked} | {' | '.join(cells)} |")
     return lines
+
+
+def _shared(results: Mapping[str, Any]) -> list[str]:
+    """A line for each score that some model failed to get, over the recordings that all have; none where none is."""
+    lines = []
+    for name, row in results["rows"].items():
+        tables = [results["original"], *(model["scores"] for model in results["models"].values())]
+        scores = [table.get(name) for table in tables]
+        columns = [score["values"] for score in scores if score]
+        both = [i for i, values in enumerate(zip(*columns)) if None not in values]
+        if not both or not any(score and score["failed"] for score in scores):
+            continue
+        kept = [score and [_value(score["values"][i]) for i in both] for score in scores]
+        cells = [_cell(values and dataclasses.asdict(codec.summary(values)), row["digits"]) for values in kept]
+        lines.append(f"| {row['title']} | {row['better']} | {len(both)} | {' | '.join(cells)} |")
+    return lines
+
+
+def _value(value: Any) -> Any:
+    """A number, or a pair that may have been read from JSON."""
+    return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
 def _cell(score: Mapping[str, Any] | None, digits: int) -> str:

@@ -3,8 +3,9 @@
 from jaxtok.tasks import codec_report
 
 
-def score(mean, error, judged, failures):
-    return {"mean": mean, "error": error, "judged": judged, "failed": len(failures), "failures": failures}
+def score(mean, error, judged, failures, values=(None,) * 5):
+    numbers = {"mean": mean, "error": error, "judged": judged, "failed": len(failures), "failures": failures}
+    return numbers | {"values": list(values)}
 
 
 COSTS = {
@@ -62,3 +63,21 @@ def test_one_reason_for_the_same_recordings_is_one_line():
         "- Failed, one; two, 2 scores: 2 (too long): a, b",
         "- Failed, two, word error rate: 1 (too long): a",
     ]
+
+
+def test_means_over_the_recordings_that_every_column_has():
+    """Where one model fails on two of four, the others' means are told over the other two as well; rates by words."""
+    late = {name: "too long" for name in "cd"}
+    rates, few = [(1, 10), (3, 10), (9, 10), (9, 10)], [(5, 10), [6, 10], None, None]
+    models = {
+        "one": {"codec": COSTS, "scores": {"wer": score(0.55, None, 4, {}, rates), "pesq": score(2.0, 0.1, 4, {})}},
+        "two": {"codec": COSTS, "scores": {"wer": score(0.55, None, 2, late, few), "pesq": score(2.0, 0.1, 4, {})}},
+    }
+    original = {"wer": score(0.2, None, 4, {}, [(0, 10), (1, 10), (2, 10), (9, 10)])}
+    lines = codec_report.markdown(RESULTS | {"models": models, "original": original}).splitlines()
+    start = lines.index("Over the recordings alone that every column has, as some failed:")
+    assert lines[start + 4 : start + 6] == [
+        "| word error rate | lower | 2 | 0.050 ± 0.050 | 0.200 ± 0.100 | 0.550 ± 0.050 |",
+        "",
+    ]
+    assert not any("Over the recordings" in line for line in codec_report.markdown(RESULTS).splitlines())
