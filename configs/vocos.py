@@ -6,10 +6,13 @@
 paper: 13.53 M parameters of the generator and 42.52 M of the discriminators, LibriTTS, 1M steps of 16 crops of 0.68 s.
 The numbers are those of the released training configuration, where the article differs (it gives a learning rate of
 2e-4 with betas 0.9, 0.999 and UnivNet's magnitude spectrograms in place of the bands: `multi_resolution`). Frames are
-centred on their hop, as TaDiCodec's vocoder has them; that one is this network with width 1024, 30 blocks and the front
-end of mini. The released vocos-mel-24khz has them on its edge, and loads after
+centred on their hop. The released vocos-mel-24khz has them on its edge, and loads after
 
     jaxtok convert --family vocos --config vocos:paper,model.padding=center,task.frontend.padding=center ...
+
+tadicodec: this training for the network behind the released TaDiCodec, 255.04 M parameters, whose weights load after
+`jaxtok convert --family vocos --config vocos:tadicodec ...`. Any vocoder of a tokenizer's mel takes its place behind it
+by `model.replace(vocoder=jaxtok.load(...))`.
 
 mini: TaDiCodec's front end, DAC's mel distances, few discriminators; 17 minutes on 2 cores. Expect a mel distance of
 0.29 nats and PESQ 2.1; Griffin-Lim has 0.12 and 2.8 from the same mel, which is why it serves small tokenizers.
@@ -28,20 +31,28 @@ PAPER = dict(
 
 
 def get_config(arg: str = "paper") -> ml_collections.ConfigDict:
-    """The config of a variant: "tiny" (seconds, for tests), "mini" (minutes on 2 cores), "paper"."""
-    variants = {"tiny": tiny, "mini": mini, "paper": paper}
+    """The config of a variant: "tiny" (seconds, for tests), "mini" (minutes on 2 cores), "paper", "tadicodec"."""
+    variants = {"tiny": tiny, "mini": mini, "paper": paper, "tadicodec": tadicodec}
     if arg not in variants:
         raise ValueError(f"vocos has no variant {arg!r}; known: {', '.join(variants)}")
     return variants[arg]()
 
 
 def paper() -> ml_collections.ConfigDict:
+    return full(variant="paper", width=512, hidden=1536, depth=8, frontend=VOCOS, crop=16384)
+
+
+def tadicodec() -> ml_collections.ConfigDict:
+    return full(variant="tadicodec", width=1024, hidden=4096, depth=30, frontend=TADICODEC, crop=15360)
+
+
+def full(**network) -> ml_collections.ConfigDict:
     return config(
-        variant="paper", width=512, hidden=1536, depth=8, frontend=VOCOS,
+        **network,
         periods=(2, 3, 5, 7, 11), channels=(32, 128, 512, 1024, 1024),
         bands=dict(n_ffts=(2048, 1024, 512), channels=32, edges=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0)),
         source="arrayrecord:/data/libritts", buckets=((2.56, 128), (5.12, 192), (10.24, 320), (20.48, 512)),
-        crop=16384, steps=1_000_000, batch_size=16,
+        steps=1_000_000, batch_size=16,
         schedule=dict(target="jaxtok.train.schedules:cosine", peak=5e-4, steps=1_000_000),
         every=(100, 5000, 8, 5000),
     )  # fmt: skip

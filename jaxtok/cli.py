@@ -70,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         if type(error).__module__.startswith(("jaxtok.", "builtins")):
             return _fail(str(error), 1)
         raise
+    except MemoryError as error:
+        return _fail(f"out of memory: {error}" if str(error) else "out of memory", 1)
 
 
 def train(argv: list[str]) -> int:

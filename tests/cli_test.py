@@ -143,6 +143,16 @@ def run(capsys, command, place):
     return capsys.readouterr().out
 
 
+def test_too_little_memory_is_said_in_one_sentence(place, monkeypatch, capsys):
+    def full(*_):
+        raise MemoryError("Unable to allocate 2.00 TiB")
+
+    monkeypatch.setattr("jaxtok.commands.audio.reconstruct", full)
+    command = f"reconstruct --model wavtokenizer-mini --input {place}/tone.wav --output {place}/out"
+    assert cli.main(command.split()) == 1
+    assert capsys.readouterr().err == "jaxtok: out of memory: Unable to allocate 2.00 TiB\n"
+
+
 def test_evaluate_follows_the_voice_of_a_prompt(place, capsys):
     """Other numbers than without it, and the table says whose voice it is."""
     command = MEASURE.replace("tone.wav", "stereo.wav") + "--model {}/model --steps 1"

@@ -32,7 +32,11 @@ def reconstruct(
         _refuse(options)
         for path, wave in zip(paths, waves):
             target = output / f"{epath.Path(path).stem}.wav"
-            audio.write_wav(target, model.reconstruct(wave), model.rate)
+            try:
+                again = model.reconstruct(wave)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            audio.write_wav(target, again, model.rate)
             print(f"{path} -> {target}: {len(wave) / model.rate:.2f} s through its mel")
         return
     if isinstance(model, AudioModel):

@@ -21,6 +21,9 @@ _MAGIC = {
 }
 
 
+_BLOCK = 1 << 20  # samples per channel that are decoded at once
+
+
 def decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
     """Decodes the bytes of an audio file (WAV, FLAC, Ogg/Opus, Ogg/Vorbis, MP3) and mixes it to mono.
 
@@ -39,14 +42,18 @@ def decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
     if not data:
         raise ValueError(f"{name}: the file is empty, expected audio")
     try:
-        audio, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(data)) as file:  # by blocks, so that many channels are never held at once
+            rate = file.samplerate
+            blocks = file.blocks(_BLOCK, dtype="float32", always_2d=True)
+            parts = [block.mean(axis=1, dtype=np.float32) if np.isfinite(block).all() else None for block in blocks]
     except (soundfile.LibsndfileError, TypeError) as error:
         raise ValueError(f"{name}: not readable as audio ({_kind(data)}), expected WAV, FLAC, Ogg or MP3") from error
-    if audio.shape[0] == 0:
+    if not parts:
         raise ValueError(f"{name}: holds no samples")
-    if not np.isfinite(audio).all():
+    finite = [part for part in parts if part is not None]
+    if len(finite) < len(parts):
         raise ValueError(f"{name}: holds NaN or Inf samples, expected finite ones")
-    return audio.mean(axis=1, dtype=np.float32), int(rate)
+    return np.concatenate(finite), int(rate)
 
 
 def _kind(data: bytes) -> str:

@@ -100,15 +100,17 @@ def _shared(results: Mapping[str, Any]) -> list[str]:
         both = [i for i, values in enumerate(zip(*columns)) if None not in values]
         if not both or not any(score and score["failed"] for score in scores):
             continue
-        kept = [score and [_value(score["values"][i]) for i in both] for score in scores]
-        cells = [_cell(values and dataclasses.asdict(codec.summary(values)), row["digits"]) for values in kept]
+        cells = [_cell(_over(score, both), row["digits"]) for score in scores]
         lines.append(f"| {row['title']} | {row['better']} | {len(both)} | {' | '.join(cells)} |")
     return lines
 
 
-def _value(value: Any) -> Any:
-    """A number, or a pair that may have been read from JSON."""
-    return tuple(value) if isinstance(value, (list, tuple)) else value
+def _over(score: Mapping[str, Any] | None, positions: Sequence[int]) -> dict[str, Any] | None:
+    """The summary of a score's values at these positions; pairs may have been read from JSON."""
+    if score is None:
+        return None
+    values = [score["values"][i] for i in positions]
+    return dataclasses.asdict(codec.summary([tuple(v) if isinstance(v, list) else v for v in values]))
 
 
 def _cell(score: Mapping[str, Any] | None, digits: int) -> str:

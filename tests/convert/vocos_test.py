@@ -1,9 +1,12 @@
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import jaxtok
+from jaxtok.build import build
 from jaxtok.convert import from_file, from_reference
 from jaxtok.convert.vocos import params_from
 from jaxtok.nn.vocos import Vocos
@@ -56,6 +59,14 @@ def test_the_front_end_of_the_released_vocoder_is_ours_or_refused():
         params_from(weights() | heard | {"feature_extractor.mel_spec.spectrogram.window": np.ones(20)}, MODULE)
     with pytest.raises(ValueError, match=f"{name}' does not hold HTK's mel filters at 24000 Hz"):
         params_from(weights() | heard | {name: htk_filters(20, 16000, 6, 0.0, 8000.0)}, MODULE)
+
+
+def test_the_config_of_tadicodecs_vocoder_has_its_size():
+    module = build(jaxtok.get_config("vocos:tadicodec").model)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 4, 128), np.float32))
+    block = 1024 * 7 + 1024 + 2 * 1024 + 2 * 1024 * 4096 + 4096 + 1024 + 1024
+    outside = 128 * 1024 * 7 + 1024 + 2 * 2 * 1024 + 1024 * 1922 + 1922
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 30 * block + outside == 255_042_434
 
 
 def without(name):

@@ -27,6 +27,17 @@ def test_eight_channels_at_192_khz_are_read(tmp_path):
     np.testing.assert_allclose(out[200:-200], wanted[200:-200], atol=2e-3)
 
 
+def test_files_of_any_length_are_read_block_by_block(tmp_path, monkeypatch):
+    waves = np.random.default_rng(0).uniform(-0.5, 0.5, (1000, 3)).astype(np.float32)
+    for name, subtype in (("x.wav", "FLOAT"), ("x.ogg", "VORBIS")):
+        soundfile.write(tmp_path / name, waves, 16000, subtype=subtype)
+        whole, _ = audio.read(tmp_path / name)
+        monkeypatch.setattr(audio, "_BLOCK", 300)
+        np.testing.assert_array_equal(audio.read(tmp_path / name)[0], whole)
+        monkeypatch.undo()
+        np.testing.assert_allclose(whole, waves.mean(1), atol=1e-7 if subtype == "FLOAT" else 0.5)
+
+
 @pytest.mark.parametrize(("rate", "target", "length"), [(16000, 24000, 1601), (44100, 24000, 44100), (48000, 24000, 7)])
 def test_resample_keeps_a_tone(rate, target, length):
     out = audio.resample(np.sin(2 * np.pi * 440 * np.arange(length) / rate), rate, target)

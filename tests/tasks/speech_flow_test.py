@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxtok
 from jaxtok.build import build
+from jaxtok.diffusion import noise
 from jaxtok.tasks import autoencode
 
 ROWS, FRAMES = 8, 32
@@ -84,6 +85,28 @@ def test_loss_ignores_what_stands_in_padded_frames(task, params, batch):
     expected, _ = loss_and_gradient(task, params, batch)
     dirty = dict(batch, mel=np.where(batch["mel_mask"][..., None], batch["mel"], 9.0).astype(np.float32))
     np.testing.assert_array_equal(loss_and_gradient(task, params, dirty)[0], expected)
+
+
+def test_loss_ignores_the_targets_of_prompt_frames(task, params, batch, monkeypatch):
+    """A prompt's frames are given clean, so their noise is in their targets alone; that of other frames counts."""
+    expected, _ = loss_and_gradient(task, params, batch)
+    drawn = autoencode._Draws.of
+
+    def noisier(prompt):
+        def of(*args):
+            draws = drawn(*args)
+            where = (draws.prompt if prompt else ~draws.prompt)[..., None]
+            return dataclasses.replace(draws, noise=draws.noise + 9.0 * where)
+
+        return of
+
+    assert (
+        int(drawn(noise.per_example(jax.random.key(7), batch["index"]), batch["mel_mask"], 128, task).prompt.sum()) > 8
+    )
+    monkeypatch.setattr(autoencode._Draws, "of", noisier(True))
+    np.testing.assert_array_equal(loss_and_gradient(task, params, batch)[0], expected)
+    monkeypatch.setattr(autoencode._Draws, "of", noisier(False))
+    assert loss_and_gradient(task, params, batch)[0] > expected + 0.1
 
 
 def test_draws_depend_on_the_example_alone(task):

@@ -12,16 +12,16 @@ from jaxtok.papers.sq_codec import Bounded, SQCodec
 from jaxtok.quantizers import EMAVQ, Gaussian
 from jaxtok.tokenizers.waveform import WaveformTokenizer, latent_width
 
-SQ, SEANET = dict(latent=4, width=2, strides=(3,)), dict(dimension=4, width=2, strides=(6,), lstm_layers=1)
+SQ, SEANET = dict(latent=4, width=2, strides=(2, 3)), dict(dimension=4, width=2, strides=(3, 4), lstm_layers=1)
 CODECS = {
     "sq_codec": SQCodec(sq_codec.Encoder(**SQ), Bounded(width=4, steps=1, word=2), sq_codec.Decoder(**SQ)),
     "seanet": WaveformTokenizer(seanet.Encoder(**SEANET), EMAVQ(size=16, width=4), seanet.Decoder(**SEANET)),
 }
 VAE = WaveformTokenizer(
-    oobleck.Encoder(channels=2, multipliers=(1,), strides=(6,), latent=3), Gaussian(width=3),
-    oobleck.Decoder(channels=2, multipliers=(1,), strides=(6,), latent=3),
+    oobleck.Encoder(channels=2, multipliers=(1, 2), strides=(3, 4), latent=3), Gaussian(width=3),
+    oobleck.Decoder(channels=2, multipliers=(1, 2), strides=(3, 4), latent=3),
 )  # fmt: skip
-HOP = 6
+HOP = 12
 
 
 def drawn(module):
@@ -73,7 +73,7 @@ def test_parts_give_the_whole(name, frames):
 def test_sizes_are_known_without_running():
     assert [latent_width(module) for module in (*CODECS.values(), VAE)] == [4, 4, 3]
     assert [module.streams for module in (*CODECS.values(), VAE)] == [True, True, False]
-    mask = np.arange(20) < np.array([[20], [12], [13], [6]])
+    mask = np.arange(40) < np.array([[40], [24], [26], [12]])
     assert VAE.frames(mask).sum(1).tolist() == [3, 2, 2, 1]  # whole hops alone
     assert CODECS["seanet"].frames(mask).sum(1).tolist() == [4, 2, 3, 1]  # begun ones as well
 
