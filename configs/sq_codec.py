@@ -8,6 +8,9 @@ paper: the packaged causal codec at 16 kHz, 50 frames a second of 36 ternary dig
 discriminators. The article has 32 channels of 19 levels (steps=9, word=1). Adam at 2e-3 and 200k steps are published;
 losses are not, so these are DAC's (arXiv 2306.06546): 15 times the mel distance at seven scales, least squares and
 twice the features' distance, summed over its discriminators. The generator of SimpleSpeech 2 is not here.
+
+mini: 50 frames a second of 4 codes of 9^4, 2,536 bit/s, an hour on one core, most of it after step 4,500, when the
+discriminators begin. Expect a mel distance of 0.75 nats on the test split: `sq-codec-mini`.
 """
 
 import math

@@ -8,6 +8,9 @@ paper: 40 tokens a second of 12 bits, 480 bit/s, at 24 kHz: 8.30 M parameters of
 repository's figure has UTMOS near 3.6 and 4.05 (recordings 4.06). Numbers are the released configurations'. Different
 here: both players move at once and the codebook once a step; the encoder's kernels are plain (released ones fold); and
 k-means begins the moving sums with centroids times counts, where the release forgets the counts.
+
+mini: 75 tokens a second of 8 bits, half an hour on 2 cores. Expect a mel distance of 0.83 nats on the test split (1.82
+untrained) with nearly all codes in use: `wavtokenizer-mini`.
 """
 
 import math

@@ -10,7 +10,7 @@ Random weights, float32, one recording at a time:
 - wavtokenizer: WavTokenizer at paper size (480 bit/s), audio to codes to audio, beside EnCodec of 1.5 kbit/s.
 - tadicodec: TaDiCodec's mel, encoder and codes with 4 of its 8 blocks, 67.3 M parameters, beside Mimi's encoder and
   codes, 65.1 M. Ours attends to all frames, 50 a second (``jaxtok.load`` cuts windows of 40 s), Mimi's to the last 250
-  of 25 a second. So a second of audio takes ours 6.0 GFLOP in 10 s, 7.7 in 60 s and 9.7 in 120 s, and Mimi 5.3 in all.
+  of 25 a second.
 
 Each side lives in a process of its own, and they take turns (``pairs.py``). Compilation is not in the times. Memory is
 the most that a fresh process with this codec alone ever held, after the lengths in their order.
@@ -31,6 +31,10 @@ import pairs
 HERE = pathlib.Path(__file__).resolve().parent
 RATE = 24000
 LAYERS = 8  # EnCodec's codebooks at 6 kbit/s
+WORK = (
+    "A second of audio takes TaDiCodec's encoder 6.0 GFLOP in 10 s, 7.7 in 60 s and 9.7 in 120 s, Mimi's 5.3 in all: "
+    "attention to everything against attention to the last ten seconds."
+)
 PEERS = {"encodec": "EnCodec, the same", "wavtokenizer": "EnCodec at 1.5 kbit/s", "tadicodec": "Mimi's encoder"}
 
 
@@ -252,7 +256,7 @@ def report(settings: argparse.Namespace, agreement: float, times: dict, notes: d
             f"| {factors[1]:.4f} | {', '.join(f'{r:.2f}' for r in run['ratios'])} | **{run['median_ratio']:.2f}** |"
         )
     lengths = ", ".join(f"{seconds:g}" for seconds in settings.seconds)
-    lines += ["", f"EnCodec's frames agree to {agreement:.1e} of their largest value.", "",
+    lines += ["", WORK, "", f"EnCodec's frames agree to {agreement:.1e} of their largest value.", "",
               f"Peak memory in MB: before the first call, then after {lengths} s.", "",
               "| | PyTorch | jaxtok |", "| --- " * 3 + "|"]  # fmt: skip
     for codec, sides in peaks.items():

@@ -58,6 +58,20 @@ def training(
     """
     config = settings(data)
     local = _local_rows(batch_size, process_count)
+    source, examples, planner = _planned(config)
+    schedule = Schedule(planner, batch_size, int(config["window"]), seed)
+    reader = Reader(examples, source, planner, seed, float(config["max_corrupt"]))
+    rows = functools.partial(Rows, schedule, process_index * local, local)
+    return Batches(rows, reader, local, int(config["workers"]), int(config["prefetch"]))
+
+
+def training_examples(data: Mapping[str, Any]) -> int:
+    """How many examples ``training`` draws from: those of the split that its filters and buckets leave."""
+    return len(_planned(settings(data))[2].anchors)
+
+
+def _planned(config: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """The source, the examples and the planner of training."""
     source, examples = _opened(config)
     chosen = source.index.select("train", **_filters(config, source, training=True))
     planner = examples.planner(source.index, chosen, training=True)
@@ -66,10 +80,7 @@ def training(
         logging.info("%s: %d of %s left out, a usable one %s", source.name, planner.left_out, what, planner.needs)
     if not len(planner.anchors):
         raise ValueError(f"data source {source.name!r}: none of {what} {planner.needs}")
-    schedule = Schedule(planner, batch_size, int(config["window"]), seed)
-    reader = Reader(examples, source, planner, seed, float(config["max_corrupt"]))
-    rows = functools.partial(Rows, schedule, process_index * local, local)
-    return Batches(rows, reader, local, int(config["workers"]), int(config["prefetch"]))
+    return source, examples, planner
 
 
 def evaluation(

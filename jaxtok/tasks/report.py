@@ -38,7 +38,7 @@ def about(result: Any, config: Mapping[str, Any], workdir: epath.PathLike, param
         "examples_per_second": speed,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({platform.machine()})",
         "data": config["data"]["source"],
-        "train_examples": next(iter(pipeline.summary(config["data"])["train"].values())),
+        "train_examples": pipeline.training_examples(config["data"]),
         "loss": (losses[0], losses[-1]),
     }
 

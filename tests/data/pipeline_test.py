@@ -220,6 +220,16 @@ def test_summary(source, config):
     assert sum(split["hours"] for split in out.values()) * 3600 == pytest.approx(30.96, abs=0.01)
 
 
+def test_training_examples_are_those_that_training_draws_from(source, config):
+    assert pipeline.training_examples(config(source)) == 18
+    data = config(
+        source, languages=("es",), examples={"concatenate": False, "seconds": (1.0, 1.28), "buckets": ((1.28, 24),)}
+    )
+    drawn = _take(pipeline.training(data, batch_size=4, seed=0), 16)
+    texts = {row.tobytes() for batch in drawn for row in batch["text_ids"]}
+    assert 0 < len(texts) == pipeline.training_examples(data) < 9  # the longer ones are left out
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
