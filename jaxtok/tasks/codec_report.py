@@ -32,8 +32,8 @@ def _factor(value: float | None) -> str:
 def markdown(results: Mapping[str, Any]) -> str:
     """The results as Markdown: costs, scores (mean ± standard error), failures by reason, what was not measured.
 
-    Where a model failed on some recordings, its means are not of the same ones as the others': a further table then has
-    the means over those recordings alone that every column has.
+    Where one model failed on recordings that another did not, their means are not of the same ones: a further table then
+    has the means over those recordings alone that every column has.
 
     Args:
       results: of :func:`jaxtok.evaluation.codec.measure`, with ``input``, ``text`` (where transcripts came from) and
@@ -91,14 +91,15 @@ def _scores(results: Mapping[str, Any]) -> list[str]:
 
 
 def _shared(results: Mapping[str, Any]) -> list[str]:
-    """A line for each score that some model failed to get, over the recordings that all have; none where none is."""
+    """A line for each score that columns have of different recordings, over those that all of them have."""
     lines = []
     for name, row in results["rows"].items():
         tables = [results["original"], *(model["scores"] for model in results["models"].values())]
         scores = [table.get(name) for table in tables]
         columns = [score["values"] for score in scores if score]
         both = [i for i, values in enumerate(zip(*columns)) if None not in values]
-        if not both or not any(score and score["failed"] for score in scores):
+        most = sum(any(value is not None for value in values) for values in zip(*columns))
+        if not 0 < len(both) < most:
             continue
         cells = [_cell(_over(score, both), row["digits"]) for score in scores]
         lines.append(f"| {row['title']} | {row['better']} | {len(both)} | {' | '.join(cells)} |")
