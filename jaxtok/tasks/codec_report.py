@@ -32,8 +32,8 @@ def _factor(value: float | None) -> str:
 def markdown(results: Mapping[str, Any]) -> str:
     """The results as Markdown: costs, scores (mean ± standard error), failures by reason, what was not measured.
 
-    Where one model failed on recordings that another did not, their means are not of the same ones: a further table then
-    has the means over those recordings alone that every column has.
+    Where one model failed on recordings that another did not, their means are not of the same ones: a further table
+    then has the means over those recordings alone that every column has.
 
     Args:
       results: of :func:`jaxtok.evaluation.codec.measure`, with ``input``, ``text`` (where transcripts came from) and
