@@ -19,7 +19,7 @@ import sys
 import pairs
 
 HERE = pathlib.Path(__file__).resolve().parent
-CODECS = "sq-codec-mini,wavtokenizer-mini,ezaudio:mini,tadicodec-mini"
+CODECS = "sq-codec-mini,wavtokenizer-mini,ezaudio:mini,tadicodec-mini,wavtokenizer:paper"
 
 
 def measure(name: str, minutes: float) -> dict[str, float]:
